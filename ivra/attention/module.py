@@ -1,0 +1,250 @@
+"""The interpretable attention module: a saliency read off the model's own queries and keys.
+
+Xie, Vosoughi & Hassanpour 2024 (IvRA), equations 1-5; with the head level alone it is the
+explainer of Fernandes et al. 2022 (SMaT), equation 11.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ivra.attention.normalisers import normaliser
+from ivra.attention.reading import LayerInputs, LayerReading
+from ivra.errors import IvraError, unknown_name
+from ivra.shapes import (
+    AllHeadLogits,
+    HeadLogits,
+    Labels,
+    Query,
+    Saliency,
+    TokenMask,
+    TokenScores,
+)
+
+Level = Literal["feature", "head", "layer", "value"]
+Reading = Literal["gains", "coefficients", "literal"]
+LEVELS: tuple[str, ...] = get_args(Level)
+READINGS: tuple[str, ...] = get_args(Reading)
+
+
+class AttentionSizes(NamedTuple):
+    """The sizes a module is built for: ``N`` layers, ``H`` heads, ``D`` features, ``C`` classes.
+
+    ``value_dim`` is the width of a value vector (``D`` in nearly every model).
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    value_dim: int
+    classes: int
+
+
+def mean_query(query: Query, visible: TokenMask) -> Tensor:
+    """``(1/L) sum_n q_n`` over the visible tokens of each row, ``(B, H, D)``.
+
+    Since a head's logit is linear in the query, averaging the queries first makes the mean
+    attention logit of equation 4 cost ``O(L D)`` instead of ``O(L^2 D)``.
+    """
+    weight = visible.to(query.dtype)
+    total = torch.einsum("bhld,bl->bhd", query, weight)
+    return total / weight.sum(-1)[:, None, None]
+
+
+def query_key_logits(mean: Tensor, key: Tensor) -> HeadLogits:
+    """``psi_j = mean . k_j`` for every head (equation 4); ``mean (B, H, D)``, ``key (B, G, L, D)``.
+
+    With grouped keys (``G < H``) each key serves ``H / G`` consecutive heads and is not copied.
+    """
+    batch, heads, dim = mean.shape
+    groups = key.shape[1]
+    grouped = mean.reshape(batch, groups, heads // groups, dim)
+    return (grouped @ key.transpose(-1, -2)).reshape(batch, heads, -1)
+
+
+class InterpretableAttention(nn.Module):
+    r"""Saliency over tokens from feature, head and layer coefficients (IvRA eq. 1-5).
+
+    For layer ``l`` and head ``h`` with queries ``Q`` and keys ``K`` ``(L, D)``::
+
+        psi_l^h = mean_n(q~_n) . K~^T          (eq. 1, 2, 4)
+        r       = NORM over explainable tokens of  sum_{l,h} eta_l lambda_l^h psi_l^h + value
+
+    The paper leaves open what NORM runs over; ``reading`` chooses.
+
+    * ``"gains"`` - ``q~ = w_Q * Q``, ``k~ = w_K * K``; ``w``, ``lambda`` and ``eta`` are
+      unconstrained, start at 1 and are averaged over heads and layers; a learned
+      log-temperature scales the sum.
+    * ``"coefficients"`` - ``w = D * NORM(w')`` over the features of a head, ``lambda`` a NORM
+      over the heads of a layer and ``eta`` a NORM over layers: convex weightings. Without the
+      layer level ``lambda`` is one NORM over all heads of all layers, so that
+      ``levels=("head",)`` with sparsemax is SMaT's explainer.
+    * ``"literal"`` - NORM over the features of ``w * Q`` and of ``w * K``, then over heads x
+      tokens of a layer, then over layers x heads x tokens, which is summed to ``r``.
+
+    In the first two readings every subset of levels starts as the mean of all heads' attention
+    logits. The value level is beyond the paper: it adds ``sum_{l,h} u_{c,l,h} . v_j^{l,h}``
+    with ``v`` the head's value vectors and ``u`` (start 0) learned for the predicted class ``c``.
+
+    Args:
+        sizes: layers, heads, features, value features and classes of the backbone.
+        levels: any non-empty subset of ``feature, head, layer, value``; ``()`` gives the
+            untrained start (the mean of all heads' attention logits).
+        reading: see above.
+        coefficients_norm: ``softmax | sparsemax | entmax15`` of the coefficients (unused by
+            ``gains``).
+        saliency_norm: the final map onto the simplex.
+
+    Raises:
+        IvraError: unknown level, reading or normaliser, or the value level with ``literal``
+            (its sum over layers is already on the simplex).
+    """
+
+    def __init__(
+        self,
+        sizes: AttentionSizes,
+        levels: Sequence[str] = ("feature", "head", "layer"),
+        reading: str = "gains",
+        coefficients_norm: str = "softmax",
+        saliency_norm: str = "softmax",
+    ) -> None:
+        super().__init__()
+        for level in levels:
+            if level not in LEVELS:
+                raise unknown_name("level", level, list(LEVELS))
+        if reading not in READINGS:
+            raise unknown_name("reading", reading, list(READINGS))
+        if reading == "literal" and "value" in levels:
+            raise IvraError(
+                "the value level needs scores before the simplex: expected reading 'gains' or "
+                "'coefficients', got 'literal'; choose another reading or drop the level"
+            )
+        self.sizes = sizes
+        self.levels = tuple(level for level in LEVELS if level in levels)
+        self.reading = reading
+        self.coefficients_norm = coefficients_norm
+        self.saliency_norm = saliency_norm
+        self._coefficients = normaliser(coefficients_norm)
+        self._saliency = normaliser(saliency_norm)
+        start = torch.zeros if reading == "coefficients" else torch.ones
+        n, h, d, dv, c = sizes
+        if "feature" in levels:
+            self.feature_query = nn.Parameter(start(n, h, d))
+            self.feature_key = nn.Parameter(start(n, h, d))
+        if "head" in levels:
+            self.head = nn.Parameter(start(n, h))
+        if "layer" in levels:
+            self.layer = nn.Parameter(start(n))
+        if "value" in levels:
+            self.value = nn.Parameter(torch.zeros(c, n, h, dv))
+        if reading == "gains" and levels:
+            self.log_temperature = nn.Parameter(torch.zeros(()))
+
+    def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
+        """Equations 1, 2 and 4 of one layer, and its share of the value level."""
+        query, key = inputs.query, inputs.key
+        if self.reading == "literal" and "feature" in self.levels:
+            heads = self._literal_heads(layer, inputs)
+        else:
+            mean = mean_query(query, inputs.visible) * inputs.scaling
+            if "feature" in self.levels:
+                mean = mean * self.feature_weights()[layer]
+            heads = query_key_logits(mean, key)
+        values = None
+        if "value" in self.levels:
+            groups = inputs.value.shape[1]
+            u = self.value[:, layer].unflatten(1, (groups, -1)).sum(2)
+            values = torch.einsum("cgd,bgld->bcl", u, inputs.value)
+        return LayerReading(heads, values)
+
+    def _literal_heads(self, layer: int, inputs: LayerInputs) -> HeadLogits:
+        repeat = inputs.query.shape[1] // inputs.key.shape[1]
+        key = inputs.key.repeat_interleave(repeat, dim=1)
+        query = self._coefficients(self.feature_query[layer][:, None] * inputs.query, None)
+        key = self._coefficients(self.feature_key[layer][:, None] * key, None)
+        return query_key_logits(mean_query(query, inputs.visible), key)
+
+    def feature_weights(self) -> Tensor:
+        """``w_Q * w_K`` as they multiply ``q . k``, ``(N, H, D)``; ones at the start.
+
+        Only their product matters where NORM does not stand between them (not ``literal``).
+        """
+        if self.reading == "coefficients":
+            dim = self.sizes.head_dim
+            query = dim * self._coefficients(self.feature_query, None)
+            return query * dim * self._coefficients(self.feature_key, None)
+        return self.feature_query * self.feature_key
+
+    def head_coefficients(self) -> Tensor:
+        """``eta_l lambda_l^h`` of every head, ``(N, H)``: what a head's logits are weighed by.
+
+        They sum to 1 in ``coefficients`` and start at ``1 / (N H)`` there and in ``gains``.
+        In ``literal`` they are the raw ``eta_l lambda_l^h``.
+        """
+        n, h = self.sizes.layers, self.sizes.heads
+        reference = next(self.parameters(), torch.empty(()))
+        if self.reading == "coefficients":
+            layer = reference.new_full((n, 1), 1 / n)
+            if "layer" in self.levels:
+                layer = self._coefficients(self.layer, None)[:, None]
+            if "head" not in self.levels:
+                return layer.expand(n, h) / h
+            if "layer" in self.levels:
+                return layer * self._coefficients(self.head, None)
+            return self._coefficients(self.head.flatten(), None).view(n, h)
+        head = self.head if "head" in self.levels else reference.new_ones(n, h)
+        weights = head * self.layer[:, None] if "layer" in self.levels else head
+        return weights if self.reading == "literal" else weights / (n * h)
+
+    def scores(
+        self, readings: Sequence[LayerReading], predictions: Labels | None = None
+    ) -> TokenScores:
+        """The unnormalised score of every token, before the map onto the simplex.
+
+        ``predictions`` (the class each row is explained for) is needed by the value level only.
+        """
+        psi = torch.stack([reading.heads for reading in readings], dim=1)
+        scores = torch.einsum("bnhl,nh->bl", psi, self.head_coefficients().to(psi))
+        if "value" in self.levels:
+            if predictions is None:
+                raise ValueError("the value level needs the predicted class of every row")
+            evidence = [reading.values for reading in readings if reading.values is not None]
+            total = torch.stack(evidence).sum(0)
+            scores = scores + total[torch.arange(len(predictions)), predictions]
+        if self.reading == "gains" and self.levels:
+            scores = scores * self.log_temperature.exp()
+        return scores
+
+    def forward(
+        self,
+        readings: Sequence[LayerReading],
+        explainable: TokenMask,
+        predictions: Labels | None = None,
+    ) -> Saliency:
+        """``r``: sums to 1 over each row's explainable tokens, exact 0 elsewhere (eq. 5)."""
+        if self.reading == "literal":
+            psi = torch.stack([reading.heads for reading in readings], dim=1)
+            return self._literal_saliency(psi, explainable)
+        return self._saliency(self.scores(readings, predictions), explainable)
+
+    def _literal_saliency(self, psi: AllHeadLogits, explainable: TokenMask) -> Saliency:
+        mask = explainable[:, None, None].expand_as(psi)
+        if "head" in self.levels:
+            weighed = self.head[:, :, None] * psi
+            psi = self._coefficients(weighed.flatten(2), mask.flatten(2)).view_as(psi)
+        if "layer" in self.levels:
+            psi = self.layer[:, None, None] * psi
+        joint = self._saliency(psi.flatten(1), mask.flatten(1))
+        return joint.view_as(psi).sum((1, 2))
+
+    def config(self) -> dict[str, object]:
+        """Everything needed to build an equal, untrained module (JSON-ready)."""
+        return {
+            "sizes": self.sizes._asdict(),
+            "levels": list(self.levels),
+            "reading": self.reading,
+            "coefficients_norm": self.coefficients_norm,
+            "saliency_norm": self.saliency_norm,
+        }

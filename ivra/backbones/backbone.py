@@ -1,0 +1,211 @@
+"""A Hugging Face sequence classifier whose attention can be read and whose input can be thinned."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ivra.attention import AttentionSizes, LayerReader, LayerReading
+from ivra.backbones.families import Family
+from ivra.backbones.hook import Capture, capturing
+from ivra.data import Batch
+from ivra.errors import unknown_name
+from ivra.shapes import Hidden, Labels, Logits, TokenIds, TokenMask, TokenScores
+
+Removal = Literal["attention", "embedding"]
+_LEAST_KEEP = 1e-6
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What one forward pass gives: logits, a reading of every layer, averaged hidden states.
+
+    ``readings`` is empty where nothing was asked to read; ``hidden`` (mean over the layers'
+    outputs, embeddings not counted) is ``None`` unless asked for.
+    """
+
+    logits: Logits
+    readings: tuple[LayerReading, ...]
+    hidden: Hidden | None
+
+    @property
+    def predictions(self) -> Labels:
+        """``y_hat``, the class with the largest logit."""
+        return self.logits.argmax(-1)
+
+
+class Backbone(nn.Module):
+    """A model, its tokenizer and its declared facts.
+
+    Build one with :func:`ivra.backbones.load_backbone`, which also proves that the model can be
+    read. ``source`` is what it was loaded from, ``labels`` the names of its classes in order and
+    ``head_is_new`` whether its classification head still has to be trained.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        family: Family,
+        sizes: AttentionSizes,
+        labels: tuple[str, ...],
+        source: str,
+        head_is_new: bool,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.family = family
+        self.sizes = sizes
+        self.labels = labels
+        self.source = source
+        self.head_is_new = head_is_new
+        self._accepts = set(inspect.signature(model.forward).parameters)
+        if getattr(model.config, "type_vocab_size", 0) < 2:
+            # GPT-2 accepts token types, but looks them up among its words.
+            self._accepts.discard("token_type_ids")
+
+    @property
+    def pad_id(self) -> int:
+        """The id that padding (and, for pooling, a removed token) is given."""
+        return int(self.model.config.pad_token_id)
+
+    @property
+    def padding_side(self) -> str:
+        """The side the tokenizer pads on."""
+        return str(self.tokenizer.padding_side)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return self.model.device
+
+    @property
+    def embeddings(self) -> nn.Module:
+        """The layer that turns token ids into embeddings."""
+        return self.model.get_input_embeddings()
+
+    def encode(
+        self, batch: Batch, reader: LayerReader | None = None, *, hidden: bool = False
+    ) -> Encoding:
+        """One forward pass; ``reader`` (for instance the attention module) reads every layer."""
+        batch, back = self.head_first(batch)
+        capture = Capture(batch.attention_mask, reader)
+        output = self._run(batch, batch.input_ids, batch.attention_mask, capture, hidden)
+        readings = tuple(capture.readings)
+        states = torch.stack(output.hidden_states[1:]).mean(0) if hidden else None
+        if back is not None:
+            readings = tuple(_reorder_reading(reading, back) for reading in readings)
+            states = None if states is None else _gather_tokens(states, back)
+        return Encoding(output.logits, readings, states)
+
+    def rerun(self, batch: Batch, keep: TokenScores, removal: str = "attention") -> Logits:
+        """Logits of the same rows with each token kept in proportion ``keep`` in ``[0, 1]``.
+
+        * ``"attention"`` multiplies the weight that every token gives to token ``j`` by
+          ``keep_j``. A token kept at exactly 0 is removed: the rest is renumbered, and for a 0/1
+          ``keep`` the logits are those of the row with the tokens deleted (to about 1e-5).
+        * ``"embedding"`` replaces a token's embedding by ``keep * e + (1 - keep) * e_ref``, with
+          ``e_ref`` that of the mask token (padding where the tokenizer has none).
+
+        A row of which nothing would be left keeps its first token. Both are differentiable in ``keep`` on the whole of ``[0, 1]``. ``keep`` is read as 1
+        wherever ``batch.explainable`` is false. ``keep = 1`` everywhere is the plain forward.
+        """
+        batch, back = self.head_first(batch)
+        if back is not None:
+            keep = torch.zeros_like(keep).scatter(1, back, keep)
+        keep = torch.where(batch.explainable, keep, torch.ones_like(keep))
+        if removal == "embedding":
+            capture = Capture(batch.attention_mask)
+            with self._mixed_embeddings(batch.input_ids, keep):
+                return self._run(batch, batch.input_ids, batch.attention_mask, capture).logits
+        if removal != "attention":
+            raise unknown_name("removal", removal, ["attention", "embedding"])
+        kept = batch.attention_mask & (keep > 0)
+        first = batch.attention_mask & (batch.attention_mask.cumsum(-1) == 1)
+        rescued = first & ~kept.any(-1, keepdim=True)
+        kept, keep = kept | rescued, torch.where(rescued, torch.ones_like(keep), keep)
+        scale = 1 + _LEAST_KEEP
+        capture = Capture(batch.attention_mask, key_bias=((keep + _LEAST_KEEP) / scale).log())
+        # A removed token's id becomes padding, so that a head that reads the last token finds
+        # the last one kept; its own embedding still enters, or nothing could bring it back.
+        ids = torch.where(kept, batch.input_ids, self.pad_id)
+        with self._mixed_embeddings(batch.input_ids, None):
+            return self._run(batch, ids, kept, capture).logits
+
+    def _run(
+        self,
+        batch: Batch,
+        ids: TokenIds,
+        numbered: TokenMask,
+        capture: Capture,
+        hidden: bool = False,
+    ):  # noqa: ANN202 - transformers' own output class, one per model
+        inputs = {"input_ids": ids, "attention_mask": batch.attention_mask.long()}
+        if "token_type_ids" in self._accepts:
+            inputs["token_type_ids"] = batch.token_type_ids
+        if "position_ids" in self._accepts:
+            start = self.family.position_start(self.model.config)
+            order = numbered.long().cumsum(-1) - 1
+            inputs["position_ids"] = order.clamp_min(0) + start
+        flags: dict[str, bool] = {}
+        if hidden:
+            flags["output_hidden_states"] = True
+        if "use_cache" in self._accepts:
+            flags["use_cache"] = False
+        with capturing(capture):
+            return self.model(**inputs, **flags)
+
+    def head_first(self, batch: Batch) -> tuple[Batch, Tensor | None]:
+        """Move left padding to the right for models whose head reads the first token.
+
+        The second value is each token's place in the new order (``None`` where nothing moved).
+        """
+        if self.family.pooled != "first" or bool(batch.attention_mask[:, 0].all()):
+            return batch, None
+        order = batch.attention_mask.logical_not().int().argsort(dim=1, stable=True)
+        fields = ("input_ids", "token_type_ids", "attention_mask", "explainable")
+        moved = {name: getattr(batch, name).gather(1, order) for name in fields}
+        return replace(batch, **moved), order.argsort(dim=1)
+
+    @contextmanager
+    def _mixed_embeddings(self, ids: TokenIds, keep: TokenScores | None) -> Iterator[None]:
+        """Give the embeddings of ``ids``, mixed with the reference by ``keep`` if it is given."""
+
+        def mix(layer: nn.Module, _: tuple, output: Tensor) -> Tensor:
+            own = _plain_embedding(layer, ids)
+            if keep is None:
+                return own
+            reference = self.tokenizer.mask_token_id
+            reference = self.pad_id if reference is None else reference
+            other = _plain_embedding(layer, torch.full_like(ids, reference))
+            share = keep[..., None].to(own)
+            return share * own + (1 - share) * other
+
+        handle = self.embeddings.register_forward_hook(mix)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _plain_embedding(layer: nn.Module, ids: TokenIds) -> Tensor:
+    """The layer's output without its hooks (they would call themselves)."""
+    return layer.forward(ids)
+
+
+def _gather_tokens(states: Tensor, place: Tensor) -> Tensor:
+    return states.gather(1, place[..., None].expand_as(states))
+
+
+def _reorder_reading(reading: LayerReading, place: Tensor) -> LayerReading:
+    def move(scores: Tensor) -> Tensor:
+        return scores.gather(2, place[:, None].expand_as(scores))
+
+    values = None if reading.values is None else move(reading.values)
+    return LayerReading(move(reading.heads), values)

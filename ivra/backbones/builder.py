@@ -1,0 +1,212 @@
+"""From a name, a folder or a hub id to a :class:`Backbone` that is known to work."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+from transformers.utils import logging as transformers_logging
+
+from ivra.attention import AttentionSizes, LayerInputs, LayerReading
+from ivra.backbones.backbone import Backbone
+from ivra.backbones.families import FAMILIES, family_of
+from ivra.backbones.hook import NAME, Capture, capturing
+from ivra.backbones.tiny import TINY, tiny_model
+from ivra.data import builtin_tokenizer
+from ivra.errors import IvraError
+
+_SUPPORTED = (
+    f"{', '.join(FAMILIES)}, and every other sequence classifier on transformers' attention "
+    "interface"
+)
+_NEW_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|pooler)\.")
+
+
+def load_backbone(
+    source: str,
+    labels: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    random_weights: bool = False,
+) -> Backbone:
+    """Load a sequence classifier and prove that its attention can be read.
+
+    Args:
+        source: a name of ``tiny.TINY`` (random weights), a folder written by
+            ``save_pretrained``, or a hub id such as ``google/electra-small-discriminator``.
+        labels: class names; ``None`` takes the checkpoint's own. A checkpoint whose
+            classification head is trained keeps its own order of them.
+        seed: draws new weights (a head the checkpoint lacks, or a tiny model).
+        random_weights: build the architecture of ``source`` with weights drawn from ``seed``.
+
+    Raises:
+        IvraError: nothing at ``source``; a model that is not a sequence classifier or not on
+            the attention interface (the message lists what is supported); no fast tokenizer;
+            ``labels`` that a trained head does not know.
+    """
+    if source in TINY:
+        tokenizer = builtin_tokenizer()
+        names = tuple(labels or ("negative", "positive"))
+        return _proved(tiny_model(source, tokenizer, names, seed), tokenizer, names, source, True)
+    config = _config(source)
+    tokenizer = _tokenizer(source, config)
+    model, missing = _model(source, config, labels, seed, random_weights)
+    head_is_new = random_weights or any(_NEW_HEAD.search(key) for key in missing)
+    body = [key for key in missing if not _NEW_HEAD.search(key)]
+    if body and not random_weights:
+        raise IvraError(
+            f"{source} lacks {len(body)} weights of the model body (first: {body[0]}): expected "
+            "a whole checkpoint; check that it was saved from the same architecture"
+        )
+    names = _label_names(model.config, labels, head_is_new, source)
+    return _proved(model, tokenizer, names, source, head_is_new)
+
+
+def _config(source: str) -> PreTrainedConfig:
+    folder = Path(source)
+    if not folder.exists() and (source.startswith((".", "/")) or source.count("/") > 1):
+        raise IvraError(f"no model folder at {source}: expected config.json and weights there")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise IvraError(f"{source} holds no config.json: expected a folder of save_pretrained")
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise IvraError(
+            f"cannot load a model from '{source}' ({_first_line(error)}): expected a folder, a "
+            f"hub id, or one of {', '.join(TINY)}"
+        ) from error
+    if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise _unsupported(source, config, "has no sequence classifier in transformers")
+    return config
+
+
+def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise IvraError(
+            f"cannot load a tokenizer from '{source}' ({_first_line(error)}): expected "
+            "tokenizer.json beside the weights"
+        ) from error
+    if not tokenizer.is_fast:
+        raise IvraError(f"{source} has no fast tokenizer: expected tokenizer.json for offsets")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise IvraError(f"the tokenizer of {source} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer
+
+
+def _model(
+    source: str,
+    config: PreTrainedConfig,
+    labels: Sequence[str] | None,
+    seed: int,
+    random_weights: bool,
+) -> tuple[PreTrainedModel, set[str]]:
+    if labels is not None and len(labels) != config.num_labels:
+        config.num_labels = len(labels)
+    previous = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if random_weights:
+                return AutoModelForSequenceClassification.from_config(config), set()
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, output_loading_info=True, use_safetensors=True
+            )
+    except (OSError, RuntimeError) as error:
+        raise IvraError(
+            f"cannot load the weights of {source} ({_first_line(error)}): expected safetensors "
+            "that fit its config.json and the data's number of classes"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(previous)
+    return model, set(info["missing_keys"])
+
+
+def _label_names(
+    config: PreTrainedConfig, labels: Sequence[str] | None, head_is_new: bool, source: str
+) -> tuple[str, ...]:
+    own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    if labels is None or set(labels) == set(own):
+        return own if labels is None or not head_is_new else tuple(labels)
+    generic = all(name == f"LABEL_{i}" for i, name in enumerate(own))
+    if head_is_new or generic:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+        return tuple(labels)
+    matched = {name.lower(): name for name in labels}
+    if set(matched) == {name.lower() for name in own}:
+        return tuple(matched[name.lower()] for name in own)
+    raise IvraError(
+        f"the trained head of {source} knows the labels {', '.join(own)}, the data has "
+        f"{', '.join(labels)}: rename the data's labels, or start from a checkpoint without a head"
+    )
+
+
+class _Sizes:
+    """Reads nothing but the sizes of each layer."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int, int]] = []
+
+    def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
+        _, heads, _, dim = inputs.query.shape
+        self.seen.append((heads, dim, inputs.value.shape[-1]))
+        return LayerReading(inputs.query[..., 0], None)
+
+
+def _proved(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    labels: tuple[str, ...],
+    source: str,
+    head_is_new: bool,
+) -> Backbone:
+    """Switch the model to our attention function and run it once to see that it is used."""
+    if not model._supports_attention_backend:
+        raise _unsupported(source, model.config, "is not on transformers' attention interface")
+    model.set_attn_implementation(NAME)
+    model.eval()
+    sizes = _Sizes()
+    ids = torch.full((1, 3), int(model.config.pad_token_id) ^ 1)
+    visible = torch.ones(1, 3, dtype=torch.bool)
+    with torch.no_grad(), capturing(Capture(visible, sizes)) as capture:
+        model(input_ids=ids, attention_mask=visible.long())
+    expected = model.config.get_text_config().num_hidden_layers
+    if len(sizes.seen) != expected or len(set(sizes.seen)) != 1:
+        raise _unsupported(
+            source,
+            model.config,
+            f"shows {len(sizes.seen)} self-attention layers of sizes {sorted(set(sizes.seen))} "
+            f"where {expected} of one size were expected",
+        )
+    heads, dim, value_dim = sizes.seen[0]
+    shape = AttentionSizes(expected, heads, dim, value_dim, len(labels))
+    family = family_of(model, capture.causal)
+    return Backbone(model, tokenizer, family, shape, labels, source, head_is_new)
+
+
+def _unsupported(source: str, config: PreTrainedConfig, why: str) -> IvraError:
+    return IvraError(
+        f"{source} (model family '{config.model_type}') {why}; supported: {_SUPPORTED}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,94 @@
+"""Tiny models with random weights, built from their families' own configurations.
+
+They need no download: the built-in job, the tests and a first look run on them. Their
+tokenizer is the built-in data set's.
+"""
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    ElectraConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+_WIDTH = 64
+_LAYERS = 3
+_HEADS = 4
+_POSITIONS = 256
+
+
+def _encoder_sizes(vocabulary: int) -> dict[str, int]:
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": _WIDTH,
+        "num_hidden_layers": _LAYERS,
+        "num_attention_heads": _HEADS,
+        "intermediate_size": 2 * _WIDTH,
+        "max_position_embeddings": _POSITIONS,
+    }
+
+
+def _electra(vocabulary: int) -> PreTrainedConfig:
+    return ElectraConfig(embedding_size=_WIDTH, **_encoder_sizes(vocabulary))
+
+
+def _bert(vocabulary: int) -> PreTrainedConfig:
+    return BertConfig(**_encoder_sizes(vocabulary))
+
+
+def _roberta(vocabulary: int) -> PreTrainedConfig:
+    return RobertaConfig(type_vocab_size=2, **_encoder_sizes(vocabulary))
+
+
+def _xlm_roberta(vocabulary: int) -> PreTrainedConfig:
+    return XLMRobertaConfig(type_vocab_size=2, **_encoder_sizes(vocabulary))
+
+
+def _gpt2(vocabulary: int) -> PreTrainedConfig:
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=_POSITIONS,
+        n_embd=_WIDTH,
+        n_layer=_LAYERS,
+        n_head=_HEADS,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def _llama(vocabulary: int) -> PreTrainedConfig:
+    return LlamaConfig(num_key_value_heads=_HEADS // 2, **_encoder_sizes(vocabulary))
+
+
+TINY = {
+    "tiny-electra": _electra,
+    "tiny-bert": _bert,
+    "tiny-roberta": _roberta,
+    "tiny-xlm-roberta": _xlm_roberta,
+    "tiny-gpt2": _gpt2,
+    "tiny-llama": _llama,
+}
+
+
+def tiny_model(
+    name: str, tokenizer: PreTrainedTokenizerFast, labels: tuple[str, ...], seed: int
+) -> PreTrainedModel:
+    """A classifier of :data:`TINY` with random weights drawn from ``seed``.
+
+    The global random state is left as it was.
+    """
+    config = TINY[name](len(tokenizer))
+    config.pad_token_id = tokenizer.pad_token_id
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForSequenceClassification.from_config(config)

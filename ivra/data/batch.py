@@ -1,0 +1,107 @@
+"""Rows as read from disk, rows as token ids, and batches of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import torch
+
+from ivra.shapes import Labels, RowMask, TokenIds, TokenMask
+
+Span = tuple[int, int]
+"""Start and end (exclusive) in Unicode code points of one text."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example as it was read.
+
+    ``texts`` holds one text, or two for a pair (premise, hypothesis). ``rationale`` holds the
+    spans of each text that a human marked; ``None`` says that nobody annotated the row, which
+    is not the same as an empty tuple of spans (annotated, and nothing was marked).
+    ``where`` names file and line for error messages.
+    """
+
+    id: str
+    texts: tuple[str, ...]
+    label: str | None = None
+    rationale: tuple[tuple[Span, ...], ...] | None = None
+    where: str = ""
+
+
+class Item(NamedTuple):
+    """One row as token ids: what :func:`collate` pads into a :class:`Batch`.
+
+    ``segment`` is the index of the text a token comes from and ``word`` the index of its word
+    within the row (counted over both texts); both are -1 on special tokens.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int]
+    explainable: list[bool]
+    segment: list[int]
+    word: list[int]
+    offsets: list[Span]
+    label: int
+    rationale: list[bool] | None
+    row: Row
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded rows.
+
+    ``explainable`` is true where a token may receive saliency: never on padding or special
+    tokens, and at least once in every row. ``labels`` are -100 where a row has none.
+    ``rationale`` is false wherever ``annotated`` is false. ``rows`` are the rows themselves,
+    in order, so that a report can go back to the text.
+    """
+
+    input_ids: TokenIds
+    token_type_ids: TokenIds
+    attention_mask: TokenMask
+    explainable: TokenMask
+    segment: TokenIds
+    word_ids: TokenIds
+    labels: Labels
+    rationale: TokenMask
+    annotated: RowMask
+    items: tuple[Item, ...]
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with every tensor on ``device``."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved)
+
+
+def collate(items: Sequence[Item], pad_id: int, padding_side: str = "right") -> Batch:
+    """Pad ``items`` to their longest and stack them.
+
+    Masks are built from lengths, never from ``input_ids != pad_id``, so that a padding token
+    that is also a real token (``pad = eos``) is harmless.
+    """
+    length = max(len(item.input_ids) for item in items)
+
+    def pad(values: Sequence[int] | Sequence[bool], fill: int | bool) -> list:
+        blank = [fill] * (length - len(values))
+        return blank + list(values) if padding_side == "left" else list(values) + blank
+
+    def stack(field: str, fill: int | bool, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor([pad(getattr(item, field), fill) for item in items], dtype=dtype)
+
+    rationale = [item.rationale or [False] * len(item.input_ids) for item in items]
+    return Batch(
+        input_ids=stack("input_ids", pad_id, torch.long),
+        token_type_ids=stack("token_type_ids", 0, torch.long),
+        attention_mask=torch.tensor([pad([True] * len(i.input_ids), False) for i in items]),
+        explainable=stack("explainable", False, torch.bool),
+        segment=stack("segment", -1, torch.long),
+        word_ids=stack("word", -1, torch.long),
+        labels=torch.tensor([item.label for item in items], dtype=torch.long),
+        rationale=torch.tensor([pad(marks, False) for marks in rationale], dtype=torch.bool),
+        annotated=torch.tensor([item.rationale is not None for item in items]),
+        items=tuple(items),
+    )

@@ -1,0 +1,160 @@
+"""A data set generated from a seed: short reviews whose evidence is known to the character.
+
+Each review states the writer's own opinion in one *deciding clause*. About half of the reviews
+also hold one or two opinions that decide nothing (of somebody else, of last year, an
+expectation), and most hold neutral sentences. Opinions are negated in about a third of the
+cases ("hardly good", "never very dull"), deciding or not. So neither a list of words nor a
+position gives the label away, while the words that do are known: the rationale marks the
+sentiment word of the deciding clause and its negator, and nothing else.
+
+About one row in eight is hardly more than its evidence ("not good ."), so that a model has
+seen what is left when a faithfulness metric keeps only the important tokens.
+"""
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+from ivra.data.batch import Row, Span
+from ivra.data.lexicon import (
+    ADVERBS,
+    AFTER,
+    BARE,
+    BEFORE,
+    DISTRACTOR,
+    FILLS,
+    HOLDERS,
+    JOINTS,
+    MAIN,
+    NEGATIVE,
+    NEGATORS,
+    POSITIVE,
+    TOPICS,
+)
+from ivra.errors import unknown_name
+
+SIZES = {"train": 2000, "dev": 400, "test": 400}
+LABELS = ("negative", "positive")
+
+NEGATED = 0.35
+INTENSIFIED = 0.25
+DISTRACTED = 0.5
+TWICE_DISTRACTED = 0.2
+BARE_SHARE = 0.12
+LONGEST = 40
+"""Words of a review, punctuation included."""
+
+_OPEN, _CLOSE = "\x02", "\x03"
+"""Marks around evidence while a text is put together; taken out at the end."""
+
+
+def builtin_rows(split: str, seed: int = 0) -> list[Row]:
+    """The rows of ``split``: 2000 train, 400 dev, 400 test, half of each label in each.
+
+    The same ``seed`` gives the same rows on every machine and Python version. No text occurs
+    twice, within a split or across them. Raises :class:`IvraError` for an unknown split.
+    """
+    if split not in SIZES:
+        raise unknown_name("split", split, list(SIZES))
+    return list(_all_rows(seed)[split])
+
+
+@lru_cache(maxsize=8)
+def _all_rows(seed: int) -> dict[str, tuple[Row, ...]]:
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    return {
+        split: tuple(_row(rng, seen, split, i, LABELS[i % 2]) for i in range(size))
+        for split, size in SIZES.items()
+    }
+
+
+def _row(rng: random.Random, seen: set[str], split: str, number: int, label: str) -> Row:
+    bare = _chance(rng, BARE_SHARE)
+    while True:
+        marked = _bare(rng, label) if bare else _review(rng, label)
+        text, spans = _unmarked(marked)
+        if text not in seen:
+            break
+    seen.add(text)
+    name = f"builtin-{split}-{number}"
+    return Row(id=name, texts=(text,), label=label, rationale=(spans,), where=name)
+
+
+def _review(rng: random.Random, label: str) -> str:
+    topic = TOPICS[_pick(rng, tuple(TOPICS))]
+    fillers = [_fill(rng, text, topic, "") for text in _shuffled(rng, topic["filler"])]
+    core = _fill(rng, _pick(rng, MAIN), topic, _opinion(rng, label, evidence=True))
+    others = 0 if not _chance(rng, DISTRACTED) else 1 + _chance(rng, TWICE_DISTRACTED)
+    for _ in range(others):
+        opinion = _opinion(rng, _pick(rng, LABELS), evidence=False)
+        other = _fill(rng, _pick(rng, DISTRACTOR), topic, opinion)
+        frame = _pick(rng, BEFORE if _chance(rng, 0.5) else AFTER)
+        if _chance(rng, 0.3):  # a neutral clause between the two opinions
+            other = _between(rng, frame, other, fillers.pop())
+        core = frame.format(main=core, other=other)
+    before, after = _below(rng, 3), _below(rng, 3)
+    text = core
+    for i, filler in enumerate(fillers[: before + after]):
+        joint = _pick(rng, JOINTS)
+        longer = f"{filler}{joint}{text}" if i < before else f"{text}{joint}{filler}"
+        text = longer if len(longer.split()) < LONGEST else text
+    return f"{text} ."
+
+
+def _bare(rng: random.Random, label: str) -> str:
+    topic = TOPICS[_pick(rng, tuple(TOPICS))]
+    return _fill(rng, _pick(rng, BARE), topic, _opinion(rng, label, evidence=True))
+
+
+def _between(rng: random.Random, frame: str, other: str, filler: str) -> str:
+    joint = _pick(rng, JOINTS)
+    first = frame.index("{other}") < frame.index("{main}")
+    return f"{other}{joint}{filler}" if first else f"{filler}{joint}{other}"
+
+
+def _opinion(rng: random.Random, label: str, *, evidence: bool) -> str:
+    """Words that say ``label``: a sentiment word, or the opposite one negated."""
+    negated = _chance(rng, NEGATED)
+    positive = (label == "positive") != negated
+    words = [_pick(rng, NEGATORS)] if negated else []
+    words += [_pick(rng, POSITIVE if positive else NEGATIVE)]
+    if evidence:
+        words = [f"{_OPEN}{word}{_CLOSE}" for word in words]
+    return " ".join(words if negated else [_pick(rng, ADVERBS), *words])
+
+
+def _fill(rng: random.Random, pattern: str, topic: dict[str, tuple[str, ...]], opinion: str) -> str:
+    choices = {name: _pick(rng, words) for name, words in FILLS.items()}
+    aspect, holder = _pick(rng, topic["aspect"]), _pick(rng, HOLDERS)
+    return pattern.format(opinion=opinion, aspect=aspect, holder=holder, **choices)
+
+
+def _unmarked(marked: str) -> tuple[str, tuple[Span, ...]]:
+    """The text without its marks, and the spans that stood between them."""
+    text, spans = "", []
+    for piece in marked.split(_OPEN):
+        inside, closed, outside = piece.rpartition(_CLOSE)
+        if closed:
+            spans.append((len(text), len(text) + len(inside)))
+        text += inside + outside
+    return text, tuple(spans)
+
+
+# Only `random.random` is promised to repeat across Python versions, so all draws go through it.
+
+
+def _chance(rng: random.Random, share: float) -> bool:
+    return rng.random() < share
+
+
+def _below(rng: random.Random, limit: int) -> int:
+    return int(rng.random() * limit)
+
+
+def _pick(rng: random.Random, choices: Sequence[str]) -> str:
+    return choices[_below(rng, len(choices))]
+
+
+def _shuffled(rng: random.Random, choices: Sequence[str]) -> list[str]:
+    return sorted(choices, key=lambda _: rng.random())

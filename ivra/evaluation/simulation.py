@@ -1,0 +1,133 @@
+"""Simulation accuracy: how well students taught with an explanation predict the model.
+
+Pruthi et al. 2022; Fernandes et al. 2022 (SMaT); Xie et al. 2024 (IvRA), equation 6.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ivra.attention import InterpretableAttention, masked_softmax
+from ivra.backbones import Backbone
+from ivra.data import Batch, Item
+from ivra.evaluation.prediction import predict
+from ivra.explainers import Explainer
+from ivra.losses import kl_divergence
+from ivra.training import Encoder, Loop, Objective, endless, linear_schedule
+
+NewStudent = Callable[[int], tuple[Backbone, InterpretableAttention]]
+
+
+class StudentPlan(NamedTuple):
+    """How students are taught: rows they learn from, passes over them, learning rate of AdamW,
+    weight of the divergence between their saliency and the explanation, and rows a step."""
+
+    rows: int
+    epochs: float
+    lr: float
+    beta: float
+    batch_size: int
+
+
+class Simulation(NamedTuple):
+    """Simulation accuracy over students, each in ``[0, 1]``: median, quartiles and all values."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    values: list[float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Simulation":
+        """Median and quartiles of ``values``."""
+        lower, median, upper = np.percentile(values, [25, 50, 75]).tolist()
+        return cls(median, lower, upper, list(values))
+
+
+def simulation_accuracy(
+    teacher: Backbone,
+    explainers: Sequence[Explainer],
+    train: Sequence[Item],
+    test: Sequence[Item],
+    new_student: NewStudent,
+    plan: StudentPlan,
+    seeds: Sequence[int],
+    progress: Callable[[str, int], None] = lambda name, seed: None,
+) -> dict[str, Simulation]:
+    """Teach fresh students with each explainer, and some with none, and test them without.
+
+    Every student learns the teacher's predictions on ``plan.rows`` rows of ``train``, drawn by
+    its seed, by ``CE(S(x), y_hat) + beta KL(r, r*)``; the control ``"none"`` has no second term.
+    On ``test`` no explanation is shown; the figure is the share of rows on which student and
+    teacher predict the same. The same seed gives the same start, rows and order to the students
+    of all explainers, so that their values are pairs.
+    """
+    expected = predict(teacher, test).argmax(-1)
+    values: dict[str, list[float]] = {}
+    for seed in seeds:
+        rows = random.Random(seed).sample(list(train), min(plan.rows, len(train)))
+        for explainer in (None, *explainers):
+            name = "none" if explainer is None else explainer.name
+            progress(name, seed)
+            student = _taught(teacher, explainer, rows, new_student, plan, seed)
+            agreement = (predict(student, test).argmax(-1) == expected).double().mean()
+            values.setdefault(name, []).append(float(agreement))
+    return {name: Simulation.of(found) for name, found in values.items()}
+
+
+def _taught(
+    teacher: Backbone,
+    explainer: Explainer | None,
+    rows: Sequence[Item],
+    new_student: NewStudent,
+    plan: StudentPlan,
+    seed: int,
+) -> Backbone:
+    student, module = new_student(seed)
+    encoder = Encoder(student, 0, plan.batch_size)
+    labels, guides = _lessons(teacher, explainer, encoder, rows)
+    index = {id(item): place for place, item in enumerate(rows)}
+
+    def objective(batch: Batch) -> Objective:
+        places = [index[id(item)] for item in batch.items]
+        reader = None if explainer is None else module
+        encoding = student.encode(batch, reader)
+        loss = functional.cross_entropy(encoding.logits, labels[places])
+        if explainer is not None:
+            own = module(encoding.readings, batch.explainable, encoding.predictions)
+            guide = torch.zeros_like(own)
+            guide[batch.attention_mask] = torch.cat([guides[place] for place in places])
+            loss = loss + plan.beta * kl_divergence(guide, own, batch.explainable).mean()
+        return Objective(loss, {})
+
+    steps = math.ceil(plan.epochs * math.ceil(len(rows) / plan.batch_size))
+    parameters = [*student.parameters(), *([] if explainer is None else module.parameters())]
+    loop = Loop("student", [(parameters, plan.lr)], objective, steps, linear_schedule(steps))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student.train()
+        loop.run(endless(lambda n: encoder.batches(rows, seed * 1000 + n)))
+    return student.eval()
+
+
+@torch.no_grad()
+def _lessons(
+    teacher: Backbone, explainer: Explainer | None, encoder: Encoder, rows: Sequence[Item]
+) -> tuple[Tensor, list[Tensor]]:
+    """The teacher's predictions and saliencies of ``rows``."""
+    labels = predict(teacher, rows).argmax(-1).to(teacher.device)
+    guides: list[Tensor] = []
+    if explainer is not None:
+        for batch in encoder.batches(rows):
+            scores = explainer.explain(teacher, batch)
+            if not explainer.is_saliency:
+                scores = masked_softmax(scores, batch.explainable)
+            visible = batch.attention_mask
+            guides += [scores[row, visible[row]] for row in range(len(batch))]
+    return labels, guides

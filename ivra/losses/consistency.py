@@ -1,0 +1,88 @@
+"""Consistency: rows that the model sees alike should be explained alike.
+
+Xie et al. 2024 (IvRA), equations 13 and 19; metric of equations 12 and 18.
+"""
+
+import torch
+
+from ivra.losses.criterion import Criterion, Terms, View
+from ivra.losses.divergence import pairwise_kl
+from ivra.losses.spearman import spearman
+from ivra.shapes import Hidden, Pairs, Rows, Saliency, TokenMask
+
+EPSILON = 1e-8
+
+
+def from_first_visible(values: torch.Tensor, visible: TokenMask) -> torch.Tensor:
+    """``values (B, L, ...)`` with each row's padding moved behind its tokens."""
+    order = visible.logical_not().int().argsort(dim=1, stable=True)
+    shape = order.shape + (1,) * (values.dim() - 2)
+    return values.gather(1, order.view(shape).expand_as(values))
+
+
+def hidden_distances(hidden: Hidden, visible: TokenMask) -> Pairs:
+    """``||H_i - H_j||_2`` at token level: over all positions and features, padding as zeros.
+
+    ``hidden`` is the mean over layers. Positions count from a row's first token.
+    """
+    flat = from_first_visible(hidden * visible[..., None], visible).flatten(1)
+    square = flat.square().sum(-1)
+    gram = square[:, None] + square[None] - 2 * flat @ flat.T
+    return gram.clamp_min(0).sqrt()
+
+
+def saliency_divergences(saliency: Saliency, explainable: TokenMask, visible: TokenMask) -> Pairs:
+    """``KL(r_i || r_j)`` in nats of all ordered pairs, positions counted from the first token."""
+    aligned = from_first_visible(explainable, visible)
+    return pairwise_kl(from_first_visible(saliency, visible), aligned)
+
+
+def consistency_loss(divergences: Pairs, distances: Pairs) -> Rows:
+    """``mean over j != i of KL(r_i || r_j) / (||H_i - H_j||_2 + eps)`` (IvRA eq. 13, 19).
+
+    In nats per unit of distance, at least 0. Pairs at (numerically) no distance are left out,
+    for the ratio has no bound there; a row without a partner has loss 0.
+    """
+    apart = distances > 1e-4 * (distances.mean() + EPSILON)
+    ratio = torch.where(apart, divergences / (distances + EPSILON), 0.0)
+    return ratio.sum(-1) / apart.sum(-1).clamp_min(1)
+
+
+def batch_consistency(divergences: Pairs, distances: Pairs) -> float | None:
+    """Spearman's rho between both over the unordered pairs of a batch (IvRA eq. 12, 18).
+
+    The divergence of a pair is the mean of its two directions. ``None`` (undefined) for fewer
+    than 3 rows or where either side is constant.
+    """
+    if len(distances) < 3:
+        return None
+    upper = torch.ones_like(distances, dtype=torch.bool).triu(1)
+    symmetric = (divergences + divergences.T) / 2
+    return spearman(symmetric[upper], distances[upper])
+
+
+class Consistency(Criterion):
+    """Pulls the explanations of rows together that are close in the model's hidden states.
+
+    The metric is Spearman's rho of a batch, given to each of its rows (0 where undefined).
+    """
+
+    name = "cons"
+    better = "higher"
+    needs_hidden = True
+
+    def _pairs(self, view: View) -> tuple[Pairs, Pairs]:
+        assert view.hidden is not None
+        visible = view.batch.attention_mask
+        return (
+            saliency_divergences(view.saliency, view.explainable, visible),
+            hidden_distances(view.hidden, visible),
+        )
+
+    def forward(self, view: View) -> Terms:
+        divergences, distances = self._pairs(view)
+        return Terms(cons=consistency_loss(divergences, distances))
+
+    def metric(self, view: View) -> Rows:
+        rho = batch_consistency(*self._pairs(view))
+        return view.saliency.new_full((len(view.batch),), 0.0 if rho is None else rho)

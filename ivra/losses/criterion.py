@@ -1,0 +1,156 @@
+"""The plugin point: what a criterion may read, must return, and how it is checked."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from ivra.data import Batch
+from ivra.errors import IvraError
+from ivra.losses.student import Student
+from ivra.shapes import Hidden, Labels, Logits, RowMask, Rows, Saliency, TokenMask, TokenScores
+
+AOPC_BINS = (1.0, 5.0, 10.0, 20.0, 50.0)
+"""Percent of explainable tokens that comprehensiveness and sufficiency look at (ERASER)."""
+
+
+class Terms(dict[str, Tensor]):
+    """Named, unreduced losses of one criterion: ``Terms(brevity=rows)`` with ``rows (B,)``.
+
+    Their sum is what is minimised (mean over rows, times the criterion's weight).
+    """
+
+    def total(self) -> Rows:
+        """The sum of all terms, ``(B,)``."""
+        return torch.stack(list(self.values())).sum(0)
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything a criterion may read of one batch; the model itself is out of reach.
+
+    ``saliency`` carries the gradient to the attention module; ``logits`` and ``hidden`` carry
+    one to the backbone where that is trained. ``hidden`` (mean over layers) is there only for
+    criteria that set ``needs_hidden``. ``rerun(keep)`` gives the logits of the same rows with
+    each token kept in proportion ``keep (B, L)``; it is differentiable in ``keep``.
+    ``on(batch)`` is the same view of other rows.
+    """
+
+    batch: Batch
+    logits: Logits
+    saliency: Saliency
+    hidden: Hidden | None
+    rerun: Callable[[TokenScores], Logits]
+    on: Callable[[Batch], "View"]
+
+    @property
+    def predictions(self) -> Labels:
+        """``y_hat``, the model's own prediction of every row."""
+        return self.logits.argmax(-1)
+
+    @property
+    def explainable(self) -> TokenMask:
+        """True where a token may receive saliency."""
+        return self.batch.explainable
+
+    @property
+    def labels(self) -> Labels:
+        """Gold labels; -100 where a row has none."""
+        return self.batch.labels
+
+    @property
+    def rationale(self) -> TokenMask:
+        """Tokens that a human marked; false in rows nobody annotated."""
+        return self.batch.rationale
+
+    @property
+    def annotated(self) -> RowMask:
+        """Rows that a human annotated (with or without a mark)."""
+        return self.batch.annotated
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a criterion may ask for when it is built.
+
+    ``seed`` for its own random choices; ``bins`` the percentages of a run and ``gradient`` how
+    its cuts are differentiated; ``new_student()`` a student model to scaffold (its cost arises
+    only if it is called).
+    """
+
+    seed: int
+    bins: tuple[float, ...]
+    gradient: str
+    new_student: Callable[[], Student]
+
+
+class Criterion(nn.Module, ABC):
+    """What an explanation is trained to be good at.
+
+    Subclass, set ``name`` and implement ``forward``::
+
+        class Brevity(Criterion):
+            name = "brevity"
+
+            def forward(self, view: View) -> Terms:
+                entropy = -(view.saliency * (view.saliency + 1e-12).log()).sum(-1)
+                return Terms(brevity=entropy)
+
+    and register the class under the entry-point group ``ivra.criteria``. A criterion may own
+    parameters and step them itself in ``inner_step``; it may report a metric of its own, by
+    which the best iteration is kept.
+    """
+
+    name: ClassVar[str]
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+    """Whether a higher or a lower ``metric`` is better."""
+    needs_hidden: ClassVar[bool] = False
+    """Whether ``view.hidden`` is read."""
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        """Make one for a run; override to take something from ``setup``."""
+        return cls()
+
+    @abstractmethod
+    def forward(self, view: View) -> Terms:
+        """Named losses of every row, ``(B,)`` each, lower is better."""
+
+    def inner_step(self, view: View) -> None:
+        """Update parameters of the criterion's own, before the shared backward pass."""
+        return None
+
+    def metric(self, view: View) -> Rows:
+        """What validation reports for every row; called without gradients."""
+        return self(view).total()
+
+
+def check_terms(criterion: Criterion, terms: object, rows: int) -> Terms:
+    """``terms`` if they are what ``forward`` promises.
+
+    Raises:
+        IvraError: naming the criterion and what is wrong: no ``Terms``, an empty one, a wrong
+            shape, or a value that is not finite.
+    """
+    name = criterion.name
+    if not isinstance(terms, Terms) or not terms:
+        raise IvraError(
+            f"criterion '{name}' returned {type(terms).__name__}: expected a non-empty Terms"
+        )
+    for key, value in terms.items():
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if shape != (rows,):
+            raise IvraError(
+                f"criterion '{name}' returned term '{key}' of shape {shape}: expected one loss a "
+                f"row, ({rows},)"
+            )
+        if not bool(torch.isfinite(value).all()):
+            row = int(torch.isfinite(value).logical_not().nonzero()[0])
+            raise IvraError(
+                f"criterion '{name}' returned a term '{key}' that is not finite "
+                f"({float(value[row])} in row {row}): the run stops with the last good weights kept"
+            )
+    return terms

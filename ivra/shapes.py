@@ -1,0 +1,28 @@
+"""The symbol key of the project: every tensor shape that crosses a function boundary.
+
+``B`` rows, ``L`` tokens, ``C`` classes, ``H`` heads of a layer, ``D`` features of a head,
+``N`` layers. The tests check these at every call of the package (jaxtyping + beartype).
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+TokenIds = Int[Tensor, "B L"]
+TokenMask = Bool[Tensor, "B L"]
+TokenScores = Float[Tensor, "B L"]
+"""A real number a token: unnormalised logits, attributions, or how much of a token to keep."""
+Saliency = Float[Tensor, "B L"]
+"""A point of the simplex over each row's explainable tokens; exact 0 elsewhere."""
+Rows = Float[Tensor, "B"]
+RowMask = Bool[Tensor, "B"]
+Labels = Int[Tensor, "B"]
+Logits = Float[Tensor, "B C"]
+Hidden = Float[Tensor, "B L E"]
+"""Token representations; ``E`` is the width of the model."""
+Pairs = Float[Tensor, "B B"]
+Query = Float[Tensor, "B H L D"]
+KeyValue = Float[Tensor, "B G L D"]
+"""Keys or values; ``G`` divides ``H`` (grouped-query attention), else ``G = H``."""
+HeadLogits = Float[Tensor, "B H L"]
+AllHeadLogits = Float[Tensor, "B N H L"]
+ClassLogits = Float[Tensor, "B C L"]

@@ -1,0 +1,73 @@
+"""Writing files so that a reader finds the old one or the new one, never half of either."""
+
+import json
+import math
+import os
+import secrets
+from pathlib import Path
+
+from ivra.errors import IvraError
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, replacing what was there in one step.
+
+    The text goes to a temporary file in the same folder, is flushed to the disk and then
+    renamed; line ends are written as they are, a symbolic link is followed. Whatever goes wrong
+    (no such folder, no permission, a full disk, an interrupt), ``path`` is as it was before and
+    the temporary file is gone. File system errors and text that UTF-8 cannot hold (unpaired
+    surrogates) become an :class:`IvraError` of one line.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        content = text.encode("utf-8")
+        # os.open, unlike the tempfile module, honours the user's umask.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except UnicodeEncodeError as error:
+        raise IvraError(f"cannot write {path} as UTF-8: {error.reason}.") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        hint = " Create the folder first." if isinstance(error, FileNotFoundError) else ""
+        raise IvraError(f"cannot write {path}: {reason}.{hint}") from error
+
+
+def write_json_atomic(path: str | Path, data: object) -> None:
+    """Write ``data`` as JSON to ``path``, as :func:`write_text_atomic` does.
+
+    Keys keep their order, floats are the shortest text that reads back as the same float, and
+    the file ends in a newline. NaN and infinities, which JSON does not have, are an
+    :class:`IvraError` that names the place; write ``None`` for an undefined value.
+    """
+    try:
+        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        place = _not_finite(data, "")
+        if place is None:
+            raise
+        raise IvraError(
+            f"cannot write {path}: {place}, which JSON does not have. "
+            "Write None for an undefined value."
+        ) from error
+    write_text_atomic(path, text + "\n")
+
+
+def _not_finite(data: object, place: str) -> str | None:
+    """Where in nested dicts, lists and tuples the first NaN or infinity is, and which it is."""
+    if isinstance(data, float) and not math.isfinite(data):
+        return f"{place.lstrip('.') or 'the value'} is {data}"
+    items: list[tuple[str, object]] = []
+    if isinstance(data, dict):
+        items = [(f"{place}.{key}", value) for key, value in data.items()]
+    elif isinstance(data, list | tuple):
+        items = [(f"{place}[{index}]", value) for index, value in enumerate(data)]
+    return next((found for where, v in items if (found := _not_finite(v, where))), None)

@@ -1,0 +1,43 @@
+"""Training: the one loop, the two stages, the student, and a run's folder."""
+
+from ivra.training.config import TrainConfig, make_config, read_config
+from ivra.training.loop import (
+    Hooks,
+    Loop,
+    Objective,
+    Outcome,
+    Validation,
+    endless,
+    linear_schedule,
+)
+from ivra.training.run import Run, load_run
+from ivra.training.scaffolding import ScaffoldedStudent
+from ivra.training.stages import CriteriaStage, accuracy, finetune
+from ivra.training.task import Encoder, Splits, read_splits
+from ivra.training.train import seed_everything, train
+from ivra.training.versions import versions
+
+__all__ = [
+    "CriteriaStage",
+    "Encoder",
+    "Hooks",
+    "Loop",
+    "Objective",
+    "Outcome",
+    "Run",
+    "ScaffoldedStudent",
+    "Splits",
+    "TrainConfig",
+    "Validation",
+    "accuracy",
+    "endless",
+    "finetune",
+    "linear_schedule",
+    "load_run",
+    "make_config",
+    "read_config",
+    "read_splits",
+    "seed_everything",
+    "train",
+    "versions",
+]

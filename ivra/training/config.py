@@ -1,0 +1,171 @@
+"""The configuration of a training run: flat, named, checked whole before anything starts."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ivra.attention import LEVELS, NORMALISERS, READINGS
+from ivra.errors import IvraError, unknown_name
+from ivra.losses import AOPC_BINS, TOPK_GRADIENTS, parse_criteria
+
+Percent = Annotated[float, Field(gt=0, le=100)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides what a training run does.
+
+    Every field is a flag of ``ivra train`` (``--eval-data`` for ``eval_data``) and a key of its
+    YAML file. Unknown keys and values out of range raise an :class:`~ivra.IvraError`.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    criteria: str = Field("sim,suff", description="criteria with weights: sim,suff:0.5")
+    model: str = Field("tiny-electra", description="tiny-electra, a folder or a hub id")
+    data: str = Field("builtin", description="builtin, a file, a folder or a hub data set")
+    eval_data: str | None = Field(None, description="rows for validation (default: data's dev)")
+    text_column: str | None = Field(None, description="column that holds the text")
+    pair_column: str | None = Field(None, description="column that holds the second text")
+    label_column: str | None = Field(None, description="column that holds the label")
+    max_length: Count = Field(128, description="longest row in tokens; the rest is cut off")
+
+    train: Literal["module", "backbone", "both"] = Field(
+        "module", description="what the criteria train"
+    )
+    seed: int = Field(0, description="seed of every random choice")
+    batch_size: Count = Field(32, description="rows a step")
+    clip: Positive = Field(1.0, description="largest gradient norm")
+
+    finetune: Literal["auto", "always", "never"] = Field(
+        "auto", description="stage 1, the task: auto = if the classification head is new"
+    )
+    finetune_epochs: Positive | None = Field(
+        None, description="epochs of stage 1 (default: 3, or 12 for a tiny model)"
+    )
+    finetune_lr: Positive | None = Field(
+        None, description="learning rate of stage 1 (default: 5e-5, or 1e-3 for a tiny model)"
+    )
+
+    epochs: Positive = Field(3.0, description="epochs of stage 2, the criteria")
+    max_steps: Count | None = Field(None, description="at most this many steps of stage 2")
+    lr: Positive = Field(0.02, description="learning rate of the attention module")
+    backbone_lr: Positive = Field(2e-5, description="learning rate of the backbone in stage 2")
+    schedule: Literal["linear", "step", "constant"] = Field(
+        "linear", description="how learning rates decay; step: by --decay every two epochs"
+    )
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="factor every two epochs of the step schedule"
+    )
+    validations: Count = Field(10, description="how often stage 2 is validated")
+    validation_rows: Count = Field(400, description="at most this many rows of validation")
+
+    levels: tuple[str, ...] = Field(
+        ("feature", "head", "layer"), description="of feature,head,layer,value"
+    )
+    reading: str = Field("gains", description="what NORM runs over: " + ", ".join(READINGS))
+    coefficients_norm: str = Field("softmax", description="NORM of the coefficients")
+    saliency_norm: str = Field("softmax", description="NORM onto the simplex over tokens")
+
+    bins: tuple[Percent, ...] = Field(AOPC_BINS, description="percent of tokens of comp and suff")
+    topk_gradient: str = Field(
+        "straight-through", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
+    )
+    removal: Literal["attention", "embedding"] = Field(
+        "attention", description="how training removes tokens"
+    )
+
+    student: str | None = Field(None, description="model of sim's student (default: the model)")
+    student_rows: Count = Field(500, description="rows that sim's student learns from")
+    student_lr: Positive | None = Field(None, description="learning rate of the student's SGD")
+    student_beta: Positive = Field(5.0, description="weight of the student's divergence term")
+
+    @field_validator("criteria")
+    @classmethod
+    def _criteria_known(cls, text: str) -> str:
+        parse_criteria(text)
+        return text
+
+    @field_validator("levels", "bins", mode="before")
+    @classmethod
+    def _from_commas(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_known(cls, levels: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_one_of("level", level, LEVELS) for level in levels)
+
+    @field_validator("reading")
+    @classmethod
+    def _reading_known(cls, name: str) -> str:
+        return _one_of("reading", name, READINGS)
+
+    @field_validator("coefficients_norm", "saliency_norm")
+    @classmethod
+    def _norm_known(cls, name: str) -> str:
+        return _one_of("normaliser", name, tuple(NORMALISERS))
+
+    @field_validator("topk_gradient")
+    @classmethod
+    def _gradient_known(cls, name: str) -> str:
+        return _one_of("top-k gradient", name, TOPK_GRADIENTS)
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the model is one of the built-in random ones."""
+        return self.model.startswith("tiny-")
+
+
+def _one_of(kind: str, name: str, choices: tuple[str, ...]) -> str:
+    if name not in choices:
+        raise unknown_name(kind, name, list(choices))
+    return name
+
+
+def make_config(values: dict[str, object], where: str = "configuration") -> TrainConfig:
+    """A checked configuration.
+
+    Raises:
+        IvraError: in one line, the first value that does not fit, what was expected, and
+            ``where`` it stood.
+    """
+    for key in values:
+        if key not in TrainConfig.model_fields:
+            raise unknown_name(f"key in {where}", str(key), list(TrainConfig.model_fields))
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, IvraError):
+            raise cause from error
+        name = ".".join(str(part) for part in first["loc"])
+        raise IvraError(
+            f"{where}: {name} is {first['input']!r}: {first['msg'].lower()}"
+        ) from error
+
+
+def read_config(path: str | Path) -> dict[str, object]:
+    """The keys of a YAML file, unchecked.
+
+    Raises:
+        IvraError: no such file, not YAML, or not a mapping; with the line where it is known.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise IvraError(f"cannot read {path}: {error}: expected a YAML file") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise IvraError(f"{path}{line}: {problem}: expected 'key: value' lines") from error
+    if not isinstance(values, dict):
+        raise IvraError(f"{path}: expected 'key: value' lines, got {type(values).__name__}")
+    return values

@@ -1,0 +1,53 @@
+"""The run's log: one JSON object a line, as the loop goes."""
+
+import json
+import math
+from pathlib import Path
+
+from ivra.errors import IvraError
+from ivra.training.loop import Hooks, Validation
+
+
+class JsonlLog(Hooks):
+    """Appends every step's and validation's terms to ``path``, flushed line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        self._append({"stage": stage, "step": step, "split": "train", "terms": terms})
+
+    def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
+        self._append(
+            {
+                "stage": stage,
+                "step": step,
+                "split": "valid",
+                "terms": validation.terms,
+                "score": validation.score,
+                "best": best,
+            }
+        )
+
+    def _append(self, entry: dict[str, object]) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise IvraError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def read_log(path: Path) -> list[dict]:
+    """The entries of a log; a last line cut off by a kill is left out."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        entries.append({**entry, "terms": _finite(entry["terms"])})
+    return entries
+
+
+def _finite(terms: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in terms.items() if math.isfinite(value)}

@@ -1,0 +1,182 @@
+"""The one training loop: stage 1, stage 2 and every student run through it."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ivra.data import Batch
+from ivra.errors import IvraError
+
+
+class Objective(NamedTuple):
+    """What a step minimises, and the named terms (means over rows) that are logged."""
+
+    loss: Tensor
+    terms: dict[str, float]
+
+
+class Validation(NamedTuple):
+    """A score (higher is better) by which the best iteration is kept, and what is logged."""
+
+    score: float
+    terms: dict[str, float]
+
+
+class Hooks:
+    """Called as the loop goes; all empty, override what is wanted."""
+
+    def on_begin(self, stage: str, steps: int) -> None:
+        """Before the first step of a stage."""
+
+    def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        """After a step (counted from 1)."""
+
+    def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
+        """After a validation; ``best`` if it is the best so far, whose weights will be kept."""
+
+    def on_end(self, stage: str, interrupted: bool) -> None:
+        """After the last step, or an interrupt."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: steps done, the step kept, its validation, whether it was cut short."""
+
+    steps: int
+    best_step: int
+    best: Validation | None
+    interrupted: bool
+
+
+@dataclass
+class Loop:
+    """AdamW with a learning-rate schedule, gradient clipping and the best iteration kept.
+
+    ``groups`` pairs parameters with their learning rates. ``objective(batch)`` computes what is
+    minimised; ``before_step(batch)`` runs first (inner steps of criteria). ``validate()`` runs
+    before the first step and ``validations`` times after, evenly spread, and the weights of the
+    best are restored at the end; without it the last weights stay. An interrupt (Ctrl-C) ends
+    the loop as if its time were up.
+    """
+
+    stage: str
+    groups: list[tuple[list[nn.Parameter], float]]
+    objective: Callable[[Batch], Objective]
+    steps: int
+    schedule: Callable[[int], float] = field(default=lambda step: 1.0)
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    validate: Callable[[], Validation] | None = None
+    validations: int = 10
+    hooks: tuple[Hooks, ...] = ()
+
+    def run(self, batches: Iterable[Batch]) -> Outcome:
+        """Train on ``batches`` (an endless stream) for ``steps`` steps."""
+        optimizer = torch.optim.AdamW(
+            [{"params": parameters, "lr": rate} for parameters, rate in self.groups if parameters],
+            weight_decay=self.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
+        keeper = _BestKeeper([p for parameters, _ in self.groups for p in parameters])
+        interrupted, step = False, 0
+        self._tell(lambda hook: hook.on_begin(self.stage, self.steps))
+        try:
+            self._validate(0, keeper)
+            for step, batch in enumerate(itertools.islice(batches, self.steps), start=1):
+                terms = self._step(step, batch, optimizer)
+                scheduler.step()
+                self._tell(lambda hook, s=step, t=terms: hook.on_step(self.stage, s, t))
+                if step in self._validation_steps():
+                    self._validate(step, keeper)
+        except KeyboardInterrupt:
+            interrupted = True
+        keeper.restore()
+        self._tell(lambda hook: hook.on_end(self.stage, interrupted))
+        kept = keeper.step if keeper.best is not None else step
+        return Outcome(step, kept, keeper.best, interrupted)
+
+    def _step(self, step: int, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        optimizer.zero_grad(set_to_none=True)
+        loss, terms = self.objective(batch)
+        if not math.isfinite(loss.item()):
+            raise IvraError(
+                f"{self.stage} step {step}: the loss is {loss.item()}; lower the learning rate, "
+                "the last good weights are kept"
+            )
+        loss.backward()
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.clip)
+        optimizer.step()
+        return terms
+
+    def _validation_steps(self) -> set[int]:
+        count = min(self.validations, self.steps)
+        return {round(self.steps * (i + 1) / count) for i in range(count)}
+
+    def _validate(self, step: int, keeper: "_BestKeeper") -> None:
+        if self.validate is None:
+            return
+        validation = self.validate()
+        best = keeper.offer(step, validation)
+        self._tell(lambda hook: hook.on_validation(self.stage, step, validation, best))
+
+    def _tell(self, call: Callable[[Hooks], None]) -> None:
+        for hook in self.hooks:
+            call(hook)
+
+
+class _BestKeeper:
+    """Holds a copy of the parameters at the best validation."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._copies: list[Tensor] = []
+        self.best: Validation | None = None
+        self.step = 0
+
+    def offer(self, step: int, validation: Validation) -> bool:
+        if self.best is not None and not validation.score > self.best.score:
+            return False
+        self.best, self.step = validation, step
+        self._copies = [p.detach().clone() for p in self._parameters]
+        return True
+
+    def restore(self) -> None:
+        if self.best is None:
+            return
+        with torch.no_grad():
+            for parameter, copy in zip(self._parameters, self._copies, strict=True):
+                parameter.copy_(copy)
+
+
+def trainable(module: nn.Module, wanted: bool) -> list[nn.Parameter]:
+    """Switch the gradient of all parameters on or off; the list of those that now have one."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(wanted)
+    return list(module.parameters()) if wanted else []
+
+
+def endless(epoch: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
+    """The batches of epoch 0, 1, 2, ... one after another; ``epoch(n)`` shuffles by ``n``."""
+    for number in itertools.count():
+        yield from epoch(number)
+
+
+def linear_schedule(steps: int, warmup: float = 0.1) -> Callable[[int], float]:
+    """Up to 1 over the first ``warmup`` share of ``steps``, then down to 0 in a straight line."""
+    rise = max(1, round(steps * warmup))
+
+    def factor(step: int) -> float:
+        return min((step + 1) / rise, max(0.0, (steps - step) / max(1, steps - rise)))
+
+    return factor
+
+
+def step_schedule(decay: float, every: int) -> Callable[[int], float]:
+    """``decay`` to the power of the number of full ``every`` steps done."""
+    return lambda step: decay ** (step // every)

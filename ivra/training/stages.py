@@ -1,0 +1,210 @@
+"""Stage 1 teaches the backbone the task, stage 2 trains by the criteria."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from ivra.attention import InterpretableAttention
+from ivra.backbones import Backbone
+from ivra.data import Batch, Item
+from ivra.losses import (
+    Criterion,
+    Setup,
+    Student,
+    View,
+    check_terms,
+    known_criteria,
+    parse_criteria,
+)
+from ivra.training.config import TrainConfig
+from ivra.training.loop import (
+    Hooks,
+    Loop,
+    Objective,
+    Outcome,
+    Validation,
+    endless,
+    linear_schedule,
+    step_schedule,
+    trainable,
+)
+from ivra.training.scaffolding import ScaffoldedStudent
+from ivra.training.student import new_student
+from ivra.training.task import Encoder
+
+
+@torch.no_grad()
+def accuracy(backbone: Backbone, encoder: Encoder, items: Sequence[Item]) -> float:
+    """Share of ``items`` whose gold label the backbone predicts, in ``[0, 1]``."""
+    right = sum(
+        int((backbone.encode(batch).predictions == batch.labels).sum())
+        for batch in encoder.batches(items)
+    )
+    return right / len(items)
+
+
+def finetune(
+    config: TrainConfig,
+    encoder: Encoder,
+    train: Sequence[Item],
+    valid: Sequence[Item],
+    hooks: tuple[Hooks, ...],
+) -> Outcome:
+    """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept."""
+    backbone = encoder.backbone
+    epochs = config.finetune_epochs or (12.0 if config.is_tiny else 3.0)
+    steps = math.ceil(epochs * math.ceil(len(train) / config.batch_size))
+    valid = valid[: config.validation_rows]
+
+    def objective(batch: Batch) -> Objective:
+        loss = functional.cross_entropy(backbone.encode(batch).logits, batch.labels)
+        return Objective(loss, {"task": loss.item()})
+
+    def validate() -> Validation:
+        backbone.eval()
+        share = accuracy(backbone, encoder, valid)
+        backbone.train()
+        return Validation(share, {"accuracy": share})
+
+    loop = Loop(
+        stage="finetune",
+        groups=[
+            (trainable(backbone, True), config.finetune_lr or (1e-3 if config.is_tiny else 5e-5))
+        ],
+        objective=objective,
+        steps=steps,
+        schedule=linear_schedule(steps),
+        clip=config.clip,
+        weight_decay=0.01,
+        validate=validate,
+        validations=max(1, round(epochs)),
+        hooks=hooks,
+    )
+    backbone.train()
+    outcome = loop.run(endless(lambda n: encoder.batches(train, config.seed + n)))
+    backbone.eval()
+    backbone.head_is_new = False
+    return outcome
+
+
+@dataclass
+class CriteriaStage:
+    """Stage 2: weighted criteria, plus the task's cross-entropy where the backbone trains.
+
+    The backbone runs without dropout, so that both passes of every difference see one function.
+    """
+
+    config: TrainConfig
+    encoder: Encoder
+    module: InterpretableAttention
+    train: list[Item]
+    valid: list[Item]
+    hooks: tuple[Hooks, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.backbone = self.encoder.backbone.eval()
+        self.trains_backbone = self.config.train != "module"
+        self.weights = dict(parse_criteria(self.config.criteria))
+        self.train = list(self.train)
+        setup = Setup(
+            seed=self.config.seed,
+            bins=self.config.bins,
+            gradient=self.config.topk_gradient,
+            new_student=self._new_student,
+        )
+        known = known_criteria()
+        self.criteria: list[Criterion] = [
+            known[name].criterion.build(setup) for name in self.weights
+        ]
+        self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
+
+    def run(self) -> Outcome:
+        """Train, and keep the best iteration by the weighted sum of the criteria's metrics."""
+        config = self.config
+        per_epoch = math.ceil(len(self.train) / config.batch_size)
+        steps = min(math.ceil(config.epochs * per_epoch), config.max_steps or 10**9)
+        loop = Loop(
+            stage="criteria",
+            groups=[
+                (trainable(self.module, config.train != "backbone"), config.lr),
+                (trainable(self.backbone, self.trains_backbone), config.backbone_lr),
+            ],
+            objective=self._objective,
+            steps=steps,
+            schedule=self._schedule(steps, per_epoch),
+            clip=config.clip,
+            validate=self.validate,
+            validations=config.validations,
+            hooks=self.hooks,
+        )
+        stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
+        return loop.run(stream)
+
+    def view(self, batch: Batch) -> View:
+        """What the criteria see of ``batch``."""
+        encoding = self.backbone.encode(batch, self.module, hidden=self.needs_hidden)
+        return View(
+            batch=batch,
+            logits=encoding.logits,
+            saliency=self.module(encoding.readings, batch.explainable, encoding.predictions),
+            hidden=encoding.hidden,
+            rerun=lambda keep: self.backbone.rerun(batch, keep, self.config.removal),
+            on=self.view,
+        )
+
+    def _objective(self, batch: Batch) -> Objective:
+        view = self.view(batch)
+        logged: dict[str, float] = {}
+        losses = []
+        if self.trains_backbone:
+            task = functional.cross_entropy(view.logits, batch.labels)
+            losses.append(task)
+            logged["task"] = task.item()
+        for criterion in self.criteria:
+            criterion.inner_step(view)
+            terms = check_terms(criterion, criterion(view), len(batch))
+            losses.append(self.weights[criterion.name] * terms.total().mean())
+            logged |= {key: value.mean().item() for key, value in terms.items()}
+        return Objective(torch.stack(losses).sum(), logged)
+
+    @torch.no_grad()
+    def validate(self) -> Validation:
+        """Metrics of every criterion on the validation rows; their weighted sum, signed so that
+        higher is better, is the score (plus accuracy where the backbone trains)."""
+        totals = dict.fromkeys(self.weights, 0.0)
+        right = 0
+        items = self.valid[: self.config.validation_rows]
+        for batch in self.encoder.batches(items):
+            view = self.view(batch)
+            right += int((view.predictions == batch.labels).sum())
+            for criterion in self.criteria:
+                totals[criterion.name] += criterion.metric(view).sum().item()
+        means = {name: total / len(items) for name, total in totals.items()}
+        score = sum(
+            self.weights[c.name] * (means[c.name] if c.better == "higher" else -means[c.name])
+            for c in self.criteria
+        )
+        if self.trains_backbone:
+            means["accuracy"] = right / len(items)
+            score += means["accuracy"]
+        return Validation(score, means)
+
+    def _schedule(self, steps: int, per_epoch: int) -> Callable[[int], float]:
+        if self.config.schedule == "linear":
+            return linear_schedule(steps, warmup=0.02)
+        if self.config.schedule == "step":
+            return step_schedule(self.config.decay, 2 * per_epoch)
+        return lambda step: 1.0
+
+    def _new_student(self) -> Student:
+        """A student of the teacher's architecture, and study rows that stage 2 will not see."""
+        config = self.config
+        backbone, module = new_student(config, self.backbone, config.seed + 1)
+        count = min(config.student_rows, len(self.train) // 2)
+        study, self.train = self.train[:count], self.train[count:]
+        stream = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
+        rate = config.student_lr or (0.1 if config.is_tiny else 0.02)
+        return ScaffoldedStudent(backbone, module, stream, rate, config.student_beta)
