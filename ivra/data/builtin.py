@@ -1,11 +1,11 @@
 """A data set generated from a seed: short reviews whose evidence is known to the character.
 
 Each review states the writer's own opinion in one *deciding clause*. About half of the reviews
-also hold one or two opinions that decide nothing (of somebody else, of last year, an
-expectation), and most hold neutral sentences. Opinions are negated in about a third of the
-cases ("hardly good", "never very dull"), deciding or not. So neither a list of words nor a
-position gives the label away, while the words that do are known: the rationale marks the
-sentiment word of the deciding clause and its negator, and nothing else.
+also hold an opinion of other people, before it or after it, which is as often right as wrong
+and so decides nothing; most hold neutral clauses. The deciding opinion is negated in about a
+third of the cases ("hardly good", "never dull"). So neither a list of words nor a position
+gives the label away, while the words that do are known: the rationale marks the sentiment word
+of the deciding clause and its negator, and nothing else.
 
 About one row in eight is hardly more than its evidence ("not good ."), so that a model has
 seen what is left when a faithfulness metric keeps only the important tokens.
@@ -23,7 +23,6 @@ from ivra.data.lexicon import (
     BEFORE,
     DISTRACTOR,
     FILLS,
-    HOLDERS,
     JOINTS,
     MAIN,
     NEGATIVE,
@@ -37,9 +36,7 @@ SIZES = {"train": 2000, "dev": 400, "test": 400}
 LABELS = ("negative", "positive")
 
 NEGATED = 0.35
-INTENSIFIED = 0.25
 DISTRACTED = 0.5
-TWICE_DISTRACTED = 0.2
 BARE_SHARE = 0.12
 LONGEST = 40
 """Words of a review, punctuation included."""
@@ -85,15 +82,14 @@ def _review(rng: random.Random, label: str) -> str:
     topic = TOPICS[_pick(rng, tuple(TOPICS))]
     fillers = [_fill(rng, text, topic, "") for text in _shuffled(rng, topic["filler"])]
     core = _fill(rng, _pick(rng, MAIN), topic, _opinion(rng, label, evidence=True))
-    others = 0 if not _chance(rng, DISTRACTED) else 1 + _chance(rng, TWICE_DISTRACTED)
-    for _ in range(others):
+    if _chance(rng, DISTRACTED):
         opinion = _opinion(rng, _pick(rng, LABELS), evidence=False)
         other = _fill(rng, _pick(rng, DISTRACTOR), topic, opinion)
         frame = _pick(rng, BEFORE if _chance(rng, 0.5) else AFTER)
-        if _chance(rng, 0.3):  # a neutral clause between the two opinions
+        if _chance(rng, 0.2):  # a neutral clause between the two opinions
             other = _between(rng, frame, other, fillers.pop())
         core = frame.format(main=core, other=other)
-    before, after = _below(rng, 3), _below(rng, 3)
+    before, after = _below(rng, 2), _below(rng, 4)
     text = core
     for i, filler in enumerate(fillers[: before + after]):
         joint = _pick(rng, JOINTS)
@@ -114,8 +110,12 @@ def _between(rng: random.Random, frame: str, other: str, filler: str) -> str:
 
 
 def _opinion(rng: random.Random, label: str, *, evidence: bool) -> str:
-    """Words that say ``label``: a sentiment word, or the opposite one negated."""
-    negated = _chance(rng, NEGATED)
+    """Two words that say ``label``: the opposite negated, or an adverb and the sentiment word.
+
+    Only evidence is negated: small models trained from scratch do not learn to keep two
+    negations apart from 2000 rows. Clauses have few lengths for the same reason.
+    """
+    negated = evidence and _chance(rng, NEGATED)
     positive = (label == "positive") != negated
     words = [_pick(rng, NEGATORS)] if negated else []
     words += [_pick(rng, POSITIVE if positive else NEGATIVE)]
@@ -126,8 +126,8 @@ def _opinion(rng: random.Random, label: str, *, evidence: bool) -> str:
 
 def _fill(rng: random.Random, pattern: str, topic: dict[str, tuple[str, ...]], opinion: str) -> str:
     choices = {name: _pick(rng, words) for name, words in FILLS.items()}
-    aspect, holder = _pick(rng, topic["aspect"]), _pick(rng, HOLDERS)
-    return pattern.format(opinion=opinion, aspect=aspect, holder=holder, **choices)
+    aspect = _pick(rng, topic["aspect"])
+    return pattern.format(opinion=opinion, aspect=aspect, **choices)
 
 
 def _unmarked(marked: str) -> tuple[str, tuple[Span, ...]]:

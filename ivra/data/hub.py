@@ -28,7 +28,7 @@ def hub_records(source: str, split: str | None) -> Iterator[tuple[str, dict[str,
             f"'{source}' is no file or folder here, and reading data sets of the Hugging Face "
             f"hub needs the package 'datasets'; install it with: pip install datasets"
         ) from None
-    except Exception as error:  # the library raises some twenty unrelated types
+    except Exception as error:  # noqa: BLE001 - the library raises some twenty unrelated types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise IvraError(
             f"'{source}' is no file or folder here, and its split '{part}' could not be loaded "

@@ -15,10 +15,10 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "product": {
         "aspect": ("screen", "battery", "sound", "keyboard", "camera", "handle", "cable", "case"),
         "filler": (
-            "i bought it early in {month}",
+            "we bought it early in {month}",
             "it came in a {colour} box",
             "the parcel took about {number} days",
-            "my sister has the {colour} one",
+            "the other version is in {colour}",
             "we ordered it on a {day}",
         ),
     },
@@ -43,26 +43,24 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-HOLDERS = ("they", "critics", "people", "friends")
-
 MAIN = (
-    "i found the {aspect} {opinion}",
-    "for me it was {opinion}",
-    "i thought it was {opinion}",
-    "i called the {aspect} {opinion}",
+    "i found the {aspect} {opinion} , i admit",
+    "to me it was {opinion} , i think",
+    "i myself called it {opinion} , i admit",
+    "to me the {aspect} seemed {opinion} , i think",
 )
 """The deciding clause: the writer's own opinion."""
 
 DISTRACTOR = (
-    "{holder} found the {aspect} {opinion}",
-    "for {holder} it was {opinion}",
-    "{holder} thought it was {opinion}",
-    "{holder} called the {aspect} {opinion}",
+    "they found the {aspect} {opinion} , they said",
+    "to them it was {opinion} , they thought",
+    "others had called it {opinion} , they said",
+    "to others the {aspect} seemed {opinion} , they thought",
 )
-"""An opinion that decides nothing: of another person, another time, or an expectation."""
+"""An opinion of other people, which decides nothing."""
 
-BEFORE = ("{other} , but {main}", "{other} , yet {main}", "{other} , and {main}")
-AFTER = ("{main} , but {other}", "{main} , though {other}", "{main} , and {other}")
+BEFORE = ("{other} , but {main}", "{other} , yet {main}")
+AFTER = ("{main} , though {other}", "{main} , although {other}")
 JOINTS = (" , and ", " ; also ")
 BARE = (
     "{opinion} .", "{opinion} !", "{opinion}", "just {opinion} .", "{opinion} {aspect} .",
@@ -83,4 +81,4 @@ def lexicon() -> list[str]:
     patterns += [text for topic in TOPICS.values() for texts in topic.values() for text in texts]
     patterns += [text for texts in FILLS.values() for text in texts]
     words = {word for text in patterns for word in text.split() if "{" not in word}
-    return sorted(words | {*POSITIVE, *NEGATIVE, *NEGATORS, *ADVERBS, *HOLDERS})
+    return sorted(words | {*POSITIVE, *NEGATIVE, *NEGATORS, *ADVERBS})

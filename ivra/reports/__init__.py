@@ -2,3 +2,31 @@
 
 Plain data in, text out: nothing here knows torch, a model or a batch.
 """
+
+from ivra.reports.explained import ExplainedRow, Piece, by_example, cut, percent, top_pieces
+from ivra.reports.export import explain_json
+from ivra.reports.html import write_html
+from ivra.reports.page import METRICS, LogRecord, Metric, Page, SummaryRow, Undefined
+from ivra.reports.results import results_table, summary_rows
+from ivra.reports.terminal import RenderedRows, render_rows
+
+__all__ = [
+    "METRICS",
+    "ExplainedRow",
+    "LogRecord",
+    "Metric",
+    "Page",
+    "Piece",
+    "RenderedRows",
+    "SummaryRow",
+    "Undefined",
+    "by_example",
+    "cut",
+    "explain_json",
+    "percent",
+    "render_rows",
+    "results_table",
+    "summary_rows",
+    "top_pieces",
+    "write_html",
+]

@@ -37,7 +37,7 @@ METRICS = (
         "Consistency: whether rows close to each other are explained alike.",
     ),
     Metric(
-        "plausibility_auc", "AUC", "higher", "Plausibility: agreement with the marked evidence."
+        "plausibility", "AUC", "higher", "Plausibility: agreement with the marked evidence."
     ),
 )
 

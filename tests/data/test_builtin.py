@@ -31,7 +31,7 @@ def everything() -> list[Row]:
 
 
 def test_sizes_labels_and_balance() -> None:
-    for split, size in zip(SPLITS, (TRAIN_SIZE, 400, 400), strict=True):
+    for split, size in zip(SPLITS, (2000, 400, 400), strict=True):
         rows = builtin_rows(split)
         assert len(rows) == size
         assert label_names(rows) == ["negative", "positive"]
@@ -40,7 +40,7 @@ def test_sizes_labels_and_balance() -> None:
 
 def test_the_rows_are_the_same_on_every_machine() -> None:
     prints = [fingerprint(builtin_rows(split)) for split in SPLITS]
-    assert [text[:16] for text in prints] == FINGERPRINTS
+    assert [text[:8] for text in prints] == ["5da7532d", "f553e3ec", "6242f194"]
     assert fingerprint(builtin_rows("dev", seed=1)) != prints[1]
 
 

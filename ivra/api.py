@@ -1,0 +1,132 @@
+"""The package from Python: ``load``, ``train``, ``evaluate``, ``explain`` and a report of it all."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ivra.data import Row
+from ivra.errors import IvraError
+from ivra.evaluation import predict, token_scores
+from ivra.explainers import Explainer, ModuleExplainer, static_explainer
+from ivra.reports import ExplainedRow, LogRecord, Page, write_html
+from ivra.reports.results import summary_rows
+from ivra.training import Run
+from ivra.training.log import read_log
+from ivra.training.run import LOG
+
+
+def explain(
+    run: Run,
+    rows: Sequence[str | tuple[str, str] | Row],
+    explainers: Sequence[str] = ("ivra",),
+) -> list[ExplainedRow]:
+    """Explain the model's predictions on ``rows``.
+
+    Args:
+        run: from :func:`ivra.load` or :func:`ivra.train`.
+        rows: texts, pairs of texts, or rows as read from a file.
+        explainers: ``"ivra"`` (the trained module) and names of static explainers; a row is
+            explained by each of them in turn.
+
+    Returns:
+        For every row, one :class:`~ivra.reports.ExplainedRow` an explainer.
+
+    Raises:
+        IvraError: an unknown explainer, or a text without a token to explain.
+    """
+    backbone = run.backbone.eval()
+    items = run.encoder.items([_row(row, i) for i, row in enumerate(rows)], labelled=False)
+    if not items:
+        return []
+    probabilities = predict(backbone, items).softmax(-1)
+    found = {name: token_scores(_explainer(run, name), backbone, items) for name in explainers}
+    explained = []
+    for place, item in enumerate(items):
+        shares = dict(zip(backbone.labels, probabilities[place].tolist(), strict=True))
+        prediction = max(shares, key=lambda label: shares[label])
+        for name in explainers:
+            explained.append(
+                ExplainedRow(
+                    id=item.row.id,
+                    explainer=name,
+                    texts=item.row.texts,
+                    tokens=tuple(backbone.tokenizer.convert_ids_to_tokens(item.input_ids)),
+                    spans=tuple(
+                        span if segment >= 0 else None
+                        for span, segment in zip(item.offsets, item.segment, strict=True)
+                    ),
+                    segment=tuple(item.segment),
+                    saliency=tuple(found[name][place].tolist()),
+                    explainable=tuple(item.explainable),
+                    prediction=prediction,
+                    confidence=min(1.0, shares[prediction]),
+                    probabilities=shares,
+                    label=item.row.label,
+                    rationale=None if item.rationale is None else tuple(item.rationale),
+                )
+            )
+    return explained
+
+
+def _row(row: str | tuple[str, str] | Row, place: int) -> Row:
+    if isinstance(row, Row):
+        return row
+    texts = (row,) if isinstance(row, str) else tuple(row)
+    where = f"text {place + 1}"
+    if any(not text.strip() for text in texts):
+        raise IvraError(f"{where} is empty: expected at least one word")
+    return Row(where, texts, where=where)
+
+
+def _explainer(run: Run, name: str) -> Explainer:
+    if name == ModuleExplainer.name:
+        return ModuleExplainer(run.module)
+    return static_explainer(name)
+
+
+def write_report(
+    path: str | Path,
+    run: Run,
+    rows: Sequence[ExplainedRow] = (),
+    result: Mapping[str, object] | None = None,
+) -> None:
+    """One self-contained HTML page: figures, training curves, explained rows, configuration.
+
+    Args:
+        path: the file to write.
+        run: the run it is about.
+        rows: what :func:`explain` returned.
+        result: what :func:`ivra.evaluate` returned, if the figures shall be on the page.
+    """
+    facts = {"data": run.config.data, "seed": str(run.config.seed)}
+    if result is not None:
+        data: Mapping[str, object] = result["data"]  # type: ignore[assignment]
+        facts["rows"] = f"{data['rows']} ({data['split']})"
+        accuracy = result.get("accuracy")
+        if isinstance(accuracy, Mapping):
+            facts["accuracy"] = f"{accuracy['accuracy']:.3f}"
+    page = Page(
+        title="How the model decides",
+        run=run.name,
+        model=run.config.model,
+        criteria=tuple(run.config.criteria.split(",")),
+        date=time.strftime("%Y-%m-%d"),
+        facts=facts,
+        summary=() if result is None else summary_rows(result),
+        log=_curves(run),
+        rows=tuple(rows),
+        evidence="planted evidence" if run.config.data == "builtin" else "human rationale",
+        config=run.config.model_dump(mode="json"),
+    )
+    write_html(path, page)
+
+
+def _curves(run: Run) -> tuple[LogRecord, ...]:
+    """The criteria stage of the run's log."""
+    if not (run.path / LOG).is_file():
+        return ()
+    return tuple(
+        LogRecord(step=entry["step"], split=entry["split"], terms=entry["terms"])
+        for entry in read_log(run.path / LOG)
+        if entry["stage"] == "criteria"
+    )

@@ -1,0 +1,70 @@
+"""Where the commands print, and progress bars for the training loop."""
+
+import warnings
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from transformers.utils import logging as transformers_logging
+
+from ivra.training import Hooks, Validation
+
+console = Console()
+messages = Console(stderr=True)
+
+STAGES = {"finetune": "stage 1: the task", "criteria": "stage 2: the criteria"}
+
+
+def quiet() -> None:
+    """Silence progress bars and notices of the libraries underneath."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|captum)\.")
+
+
+def bars() -> Progress:
+    """Progress bars on standard error, with the time left and the current terms."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[terms]}"),
+        console=messages,
+    )
+
+
+def figures(terms: dict[str, float]) -> str:
+    """``suff 0.123  accuracy 0.950``."""
+    return "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+
+
+class Bars(Hooks):
+    """A bar for each stage."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self.first: dict[str, Validation] = {}
+        self.best: dict[str, Validation] = {}
+
+    def on_begin(self, stage: str, steps: int) -> None:
+        """A new bar."""
+        self._task = self._progress.add_task(STAGES[stage], total=steps, terms="")
+
+    def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        """Move on, and show the terms."""
+        assert self._task is not None
+        self._progress.update(self._task, completed=step, terms=figures(terms))
+
+    def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
+        """Remember the first and the best validation."""
+        self.first.setdefault(stage, validation)
+        if best:
+            self.best[stage] = validation

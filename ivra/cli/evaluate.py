@@ -1,0 +1,99 @@
+"""``ivra eval``."""
+
+from pathlib import Path
+
+import click
+
+from ivra.api import explain, write_report
+from ivra.cli.console import console, messages, quiet
+from ivra.evaluation import BASELINES, METRICS, EvalConfig, evaluate
+from ivra.reports import results_table
+from ivra.storage import write_json_atomic
+from ivra.training import Run, load_run, read_splits
+from ivra.training.task import read_part
+
+EXAMPLES = 12
+
+
+@click.command("eval")
+@click.argument("run", default="runs/latest", type=click.Path(path_type=str))
+@click.option("--accuracy", "wanted", flag_value="accuracy", multiple=True, help="accuracy, F1")
+@click.option(
+    "--aopc", "wanted", flag_value="aopc", multiple=True, help="comprehensiveness, sufficiency"
+)
+@click.option("--sim", "wanted", flag_value="sim", multiple=True, help="simulation accuracy")
+@click.option("--cons", "wanted", flag_value="cons", multiple=True, help="consistency")
+@click.option(
+    "--plausibility", "wanted", flag_value="plausibility", multiple=True, help="AUC to rationales"
+)
+@click.option("--data", type=str, help="rows to judge on  [default: the run's own]")
+@click.option("--split", default="test", show_default=True, help="part of the data")
+@click.option("--rows", type=click.IntRange(1), metavar="N", help="at most this many rows")
+@click.option(
+    "--explainers",
+    default=",".join(BASELINES),
+    show_default=True,
+    help="what the trained module stands beside",
+)
+@click.option("--students", default=3, show_default=True, help="students of --sim")
+@click.option("--student-rows", default=300, show_default=True, help="rows each student learns")
+@click.option("--student-epochs", type=float, help="passes over them  [default: 8, tiny: 40]")
+@click.option("--seed", default=0, show_default=True, help="seed of students and random scores")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
+@click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")
+def eval_command(
+    run: str,
+    wanted: tuple[str, ...],
+    data: str | None,
+    split: str,
+    rows: int | None,
+    explainers: str,
+    students: int,
+    student_rows: int,
+    student_epochs: float | None,
+    seed: int,
+    json_path: str | None,
+    html_path: str | None,
+) -> None:
+    """Measure RUN (default: the latest) on test rows, beside the usual baselines.
+
+    Without a choice of metrics, all that the data allows. The result is written to
+    RUN/eval-<split>.json unless --json names another file.
+    """
+    config = EvalConfig(
+        metrics=tuple(metric for metric in METRICS if metric in wanted),
+        data=data,
+        split=split,
+        rows=rows,
+        explainers=tuple(filter(None, explainers.split(","))),
+        students=students,
+        student_rows=student_rows,
+        student_epochs=student_epochs,
+        seed=seed,
+    )
+    quiet()
+    loaded = load_run(run)
+    with messages.status("reading rows") as status:
+        result = evaluate(loaded, config, lambda what: status.update(what))
+    target = json_path or str(loaded.path / f"eval-{Path(data).stem if data else split}.json")
+    write_json_atomic(target, result)
+    console.print(results_table(result))
+    accuracy = result.get("accuracy")
+    if isinstance(accuracy, dict):
+        console.print(
+            f"accuracy {accuracy['accuracy']:.3f}, macro F1 {accuracy['macro_f1']:.3f}"
+        )
+    console.print(f"written to {target}", soft_wrap=True, highlight=False)
+    if html_path is not None:
+        _write_page(html_path, loaded, config, result)
+        console.print(f"page: {Path(html_path).resolve()}", soft_wrap=True, highlight=False)
+
+
+def _write_page(path: str, run: Run, config: EvalConfig, result: dict[str, object]) -> None:
+    if config.data is not None:
+        rows = read_part(run.config, config.data, config.split)
+    else:
+        splits = read_splits(run.config)
+        rows = {"train": splits.train, "dev": splits.valid, "test": splits.test}[config.split]
+    rows = rows[: min(EXAMPLES, config.rows or EXAMPLES)]
+    write_report(path, run, explain(run, rows, ("ivra", "untrained")), result)

@@ -1,0 +1,59 @@
+"""``ivra explain``."""
+
+import click
+
+from ivra.api import explain, write_report
+from ivra.cli.console import console, quiet
+from ivra.data import Row
+from ivra.errors import IvraError
+from ivra.reports import explain_json, render_rows
+from ivra.storage import write_json_atomic
+from ivra.training import load_run
+from ivra.training.task import read_part
+
+
+@click.command("explain")
+@click.argument("run", default="runs/latest", type=click.Path(path_type=str))
+@click.option("--text", "texts", multiple=True, help="a text; may stand several times")
+@click.option("--pair", "pairs", multiple=True, help="its second text (hypothesis), in order")
+@click.option("--data", type=str, help="a file of rows")
+@click.option("--split", default="test", show_default=True, help="part of the data")
+@click.option("--rows", type=click.IntRange(1), metavar="N", help="at most this many rows")
+@click.option("--explainers", default="ivra", show_default=True, help="with commas; side by side")
+@click.option("--html", "html_path", type=click.Path(dir_okay=False), help="write a page")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="write the numbers")
+def explain_command(
+    run: str,
+    texts: tuple[str, ...],
+    pairs: tuple[str, ...],
+    data: str | None,
+    split: str,
+    rows: int | None,
+    explainers: str,
+    html_path: str | None,
+    json_path: str | None,
+) -> None:
+    """Show which tokens decide the predictions of RUN (default: the latest).
+
+    Give texts with --text, or a file with --data.
+    """
+    if bool(texts) == (data is not None):
+        raise IvraError("expected either --text or --data, got " + ("both" if texts else "neither"))
+    if pairs and len(pairs) != len(texts):
+        raise IvraError(
+            f"got {len(texts)} --text and {len(pairs)} --pair: give each text its second text"
+        )
+    quiet()
+    loaded = load_run(run)
+    given: list[str | tuple[str, str] | Row] = list(texts)
+    if pairs:
+        given = list(zip(texts, pairs, strict=True))
+    if data is not None:
+        given = list(read_part(loaded.config, data, split)[:rows])
+    names = tuple(filter(None, explainers.split(",")))
+    explained = explain(loaded, given, names)
+    console.print(render_rows(explained))
+    if json_path is not None:
+        write_json_atomic(json_path, explain_json(explained))
+    if html_path is not None:
+        write_report(html_path, loaded, explained)

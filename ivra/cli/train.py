@@ -1,0 +1,92 @@
+"""``ivra train``."""
+
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+from rich.table import Table
+
+from ivra.cli.console import Bars, bars, console, quiet
+from ivra.losses import known_criteria
+from ivra.training import Run, TrainConfig, make_config, read_config, train
+
+
+def _kind(annotation: Any) -> click.ParamType:
+    """What click converts a flag to; lists are given with commas and stay text."""
+    origin, options = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return _kind(next(option for option in options if option is not type(None)))
+    if origin is Annotated:
+        return _kind(options[0])
+    if origin is Literal:
+        return click.Choice(options)
+    return {int: click.INT, float: click.FLOAT}.get(annotation, click.STRING)
+
+
+def _flag(name: str, field: FieldInfo) -> click.Option:
+    default = field.default
+    if isinstance(default, tuple):
+        default = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default)
+    shown = "" if default is None else f"  [default: {default}]"
+    return click.Option(
+        [f"--{name.replace('_', '-')}", name],
+        type=_kind(field.annotation),
+        help=f"{field.description}{shown}",
+    )
+
+
+def _run(
+    config_file: str | None, output: str, name: str | None, device: str, **flags: object
+) -> None:
+    values = read_config(config_file) if config_file else {}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    config = make_config(values, config_file or "command line")
+    quiet()
+    with bars() as progress:
+        hook = Bars(progress)
+        run = train(config, output=output, name=name, device=device, hooks=(hook,))
+    _report(run, hook)
+
+
+def _report(run: Run, hook: Bars) -> None:
+    if run.record.get("interrupted"):
+        console.print("[bold]Interrupted[/bold]: the best weights so far are kept.")
+    stage = "criteria"
+    if stage in hook.best:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for title in ("on validation rows", "untrained", "trained", "better is"):
+            table.add_column(title, justify="left" if title.startswith("on") else "right")
+        for key, after in hook.best[stage].terms.items():
+            known = known_criteria().get(key)
+            better = known.criterion.better if known else "higher"
+            before = hook.first[stage].terms[key]
+            table.add_row(key, f"{before:.3f}", f"{after:.3f}", better)
+        console.print(table)
+    accuracy: dict = run.record["accuracy"]  # type: ignore[assignment]
+    console.print(
+        f"accuracy {accuracy['before']:.3f} before the criteria, {accuracy['after']:.3f} after"
+    )
+    console.print(f"run written to {run.path}", soft_wrap=True, highlight=False)
+    console.print("[dim]next: ivra eval   or   ivra explain --text '...'[/dim]")
+
+
+train_command = click.Command(
+    "train",
+    callback=_run,
+    help="Train explanations by one or more criteria and write runs/<name>.\n\n"
+    "Stage 1 fine-tunes the model on the task unless it already is; stage 2 trains the "
+    "attention module by the criteria and keeps the best iteration. Every option below can "
+    "stand in a YAML file (eval_data: dev.jsonl); options on the command line win.",
+    params=[
+        click.Option(
+            ["--config", "config_file"],
+            type=click.Path(dir_okay=False, path_type=str),
+            help="YAML file of options",
+        ),
+        click.Option(["--output"], default="runs", show_default=True, help="folder of runs"),
+        click.Option(["--name"], help="the run's folder  [default: criteria, model, seed, time]"),
+        click.Option(["--device"], default="cpu", show_default=True, help="cpu, cuda, mps, ..."),
+        *(_flag(name, field) for name, field in TrainConfig.model_fields.items()),
+    ],
+)

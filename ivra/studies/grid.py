@@ -1,0 +1,86 @@
+"""Many runs at once: a list of cells, one JSON a cell, finished cells never repeated."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ivra.evaluation import EvalConfig, evaluate
+from ivra.storage import write_json_atomic
+from ivra.training import TrainConfig, load_run, train
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: how it is trained and judged.
+
+    ``group`` names what is compared; cells of a group differ in their seed only.
+    """
+
+    group: str
+    training: TrainConfig
+    evaluation: EvalConfig
+
+    @property
+    def name(self) -> str:
+        """The cell's folder and file."""
+        return f"{self.group}-seed{self.training.seed}"
+
+
+def run_cell(cell: Cell, output: Path, device: str = "cpu") -> dict:
+    """The evaluation of a cell: read from ``output/<name>.json`` if it is there, else made.
+
+    The run itself stands in ``output/runs/<name>``; a finished run is not trained again.
+    """
+    target = output / f"{cell.name}.json"
+    if target.is_file():
+        return json.loads(target.read_text(encoding="utf-8"))
+    folder = output / "runs" / cell.name
+    if (folder / "run.json").is_file():
+        run = load_run(folder)
+    else:
+        run = train(cell.training, output=output / "runs", name=cell.name, device=device)
+    result = evaluate(run, cell.evaluation)
+    result["cell"] = {"group": cell.group, "evaluation": asdict(cell.evaluation)}
+    result["training"] = run.record
+    write_json_atomic(target, result)
+    return result
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    output: Path,
+    device: str = "cpu",
+    progress: Callable[[Cell, dict], None] = lambda cell, result: None,
+) -> list[dict]:
+    """The evaluations of all cells, in order."""
+    results = []
+    for cell in cells:
+        results.append(run_cell(cell, output, device))
+        progress(cell, results[-1])
+    return results
+
+
+def figure(result: dict, explainer: str, metric: str) -> float | None:
+    """One figure of an evaluation; ``None`` where it is undefined."""
+    value = result["figures"].get(explainer, {}).get(metric)
+    return None if value is None else float(value)
+
+
+def spread(values: Iterable[float | None], digits: int = 3) -> str:
+    """``mean (least to largest)`` of the defined values, for a table."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean = f"{statistics.fmean(known):.{digits}f}"
+    if len(known) == 1:
+        return mean
+    return f"{mean} ({min(known):.{digits}f} to {max(known):.{digits}f})"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
