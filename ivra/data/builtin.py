@@ -36,9 +36,10 @@ SIZES = {"train": 2000, "dev": 400, "test": 400}
 LABELS = ("negative", "positive")
 
 NEGATED = 0.35
-DISTRACTED = 0.5
+DISTRACTED = 0.58
+APART = 0.1
 BARE_SHARE = 0.12
-LONGEST = 40
+LONGEST = 43
 """Words of a review, punctuation included."""
 
 _OPEN, _CLOSE = "\x02", "\x03"
@@ -86,15 +87,15 @@ def _review(rng: random.Random, label: str) -> str:
         opinion = _opinion(rng, _pick(rng, LABELS), evidence=False)
         other = _fill(rng, _pick(rng, DISTRACTOR), topic, opinion)
         frame = _pick(rng, BEFORE if _chance(rng, 0.5) else AFTER)
-        if _chance(rng, 0.2):  # a neutral clause between the two opinions
+        if _chance(rng, APART):  # a neutral clause between the two opinions
             other = _between(rng, frame, other, fillers.pop())
         core = frame.format(main=core, other=other)
-    before, after = _below(rng, 2), _below(rng, 4)
+    before, after = _below(rng, 2), _below(rng, 3)
     text = core
     for i, filler in enumerate(fillers[: before + after]):
         joint = _pick(rng, JOINTS)
         longer = f"{filler}{joint}{text}" if i < before else f"{text}{joint}{filler}"
-        text = longer if len(longer.split()) < LONGEST else text
+        text = longer if len(longer.split()) <= LONGEST - 1 else text
     return f"{text} ."
 
 

@@ -15,31 +15,31 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "product": {
         "aspect": ("screen", "battery", "sound", "keyboard", "camera", "handle", "cable", "case"),
         "filler": (
-            "we bought it early in {month}",
-            "it came in a {colour} box",
-            "the parcel took about {number} days",
-            "the other version is in {colour}",
-            "we ordered it on a {day}",
+            "we bought it early in {month} from the store",
+            "it came in a {colour} box with a lid",
+            "the parcel took about {number} days to get here",
+            "the other version is in {colour} with a stripe",
+            "we ordered it on a {day} after the holidays",
         ),
     },
     "film": {
         "aspect": ("plot", "acting", "music", "ending", "dialogue", "cast", "script", "editing"),
         "filler": (
-            "we saw it on a {day}",
-            "it runs for about {number} hours",
-            "the hero wears a {colour} coat",
-            "it came out late in {month}",
-            "there were {number} of us there",
+            "we saw it on a {day} after the match",
+            "it runs for about {number} hours with the adverts",
+            "the hero wears a {colour} coat in the rain",
+            "it came out late in {month} on the coast",
+            "there were {number} of us in the back row",
         ),
     },
     "restaurant": {
         "aspect": ("soup", "service", "bread", "dessert", "menu", "coffee", "terrace", "fish"),
         "filler": (
-            "we went there on a {day}",
-            "we sat at a {colour} table",
-            "the waiter brought us {number} plates",
-            "the place opened again in {month}",
-            "there were {number} of us there",
+            "we went there on a {day} after the match",
+            "we sat at a {colour} table by the window",
+            "the waiter brought us {number} plates and some water",
+            "the place opened again in {month} after the works",
+            "there were {number} of us at the long table",
         ),
     },
 }
@@ -47,7 +47,7 @@ MAIN = (
     "i found the {aspect} {opinion} , i admit",
     "to me it was {opinion} , i think",
     "i myself called it {opinion} , i admit",
-    "to me the {aspect} seemed {opinion} , i think",
+    "my own {aspect} was {opinion} , i think",
 )
 """The deciding clause: the writer's own opinion."""
 
@@ -55,7 +55,7 @@ DISTRACTOR = (
     "they found the {aspect} {opinion} , they said",
     "to them it was {opinion} , they thought",
     "others had called it {opinion} , they said",
-    "to others the {aspect} seemed {opinion} , they thought",
+    "their own {aspect} was {opinion} , they thought",
 )
 """An opinion of other people, which decides nothing."""
 

@@ -1,0 +1,251 @@
+"""Consistency against loops over pairs of rows, tokens and features."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import rel_entr
+from torch import Tensor
+
+from ivra.data import Batch
+from ivra.losses import (
+    Consistency,
+    View,
+    batch_consistency,
+    consistency_loss,
+    hidden_distances,
+    saliency_divergences,
+)
+
+MakeBatch = Callable[..., Batch]
+WIDTH = 3
+
+
+def drawn(rows: Batch, seed: int) -> tuple[Tensor, Tensor]:
+    """Hidden states (loud on padding) and a saliency, aligned with the visible tokens."""
+    hidden = torch.full((*rows.input_ids.shape, WIDTH), 1e3, dtype=torch.float64)
+    saliency = torch.zeros(rows.input_ids.shape, dtype=torch.float64)
+    for row, mask in enumerate(rows.attention_mask):
+        generator = torch.Generator().manual_seed(seed * 100 + row)
+        length = int(mask.sum())
+        hidden[row, mask] = torch.randn(length, WIDTH, generator=generator).double()
+        own = rows.explainable[row]
+        scores = torch.randn(int(own.sum()), generator=generator).double()
+        saliency[row, own] = scores.softmax(-1)
+    return hidden, saliency
+
+
+def tokens_of(values: Tensor, rows: Batch) -> list[np.ndarray]:
+    return [v[m].numpy() for v, m in zip(values, rows.attention_mask, strict=True)]
+
+
+def naive_distance(a: np.ndarray, b: np.ndarray) -> float:
+    square = 0.0
+    for token in range(max(len(a), len(b))):
+        for feature in range(WIDTH):
+            x = a[token, feature] if token < len(a) else 0.0
+            y = b[token, feature] if token < len(b) else 0.0
+            square += (x - y) ** 2
+    return math.sqrt(square)
+
+
+def naive_divergences(saliency: Tensor, rows: Batch) -> np.ndarray:
+    """KL of all pairs; uniform mass on every position explainable in some row."""
+    own = tokens_of(saliency, rows)
+    flags = tokens_of(rows.explainable, rows)
+    longest = max(map(len, own))
+    padded = [np.pad(r, (0, longest - len(r))) for r in own]
+    union = np.any([np.pad(f, (0, longest - len(f))) for f in flags], axis=0)
+    even = [np.where(union, (1 - 1e-4) * r + 1e-4 / union.sum(), 0) for r in padded]
+    return np.array([[rel_entr(p, q).sum() for q in even] for p in even])
+
+
+shapes = given(
+    lengths=st.lists(st.integers(1, 9), min_size=2, max_size=5),
+    side=st.sampled_from(["right", "left"]),
+    seed=st.integers(0, 500),
+)
+
+
+@shapes
+@settings(max_examples=40, deadline=None)
+def test_distances_are_the_loop_over_tokens_and_features(
+    lengths: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch(lengths, side)
+    hidden, _ = drawn(rows, seed)
+    own = tokens_of(hidden, rows)
+    expected = [[naive_distance(a, b) for b in own] for a in own]
+    found = hidden_distances(hidden, rows.attention_mask)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+@shapes
+@settings(max_examples=40, deadline=None)
+def test_divergences_count_positions_from_the_first_token(
+    lengths: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch(lengths, side)
+    _, saliency = drawn(rows, seed)
+    found = saliency_divergences(saliency, rows.explainable, rows.attention_mask)
+    np.testing.assert_allclose(found.numpy(), naive_divergences(saliency, rows), atol=1e-11)
+
+
+def naive_loss(divergences: np.ndarray, distances: np.ndarray) -> list[float]:
+    losses = []
+    for i in range(len(distances)):
+        ratios = [
+            divergences[i, j] / (distances[i, j] + 1e-8) for j in range(len(distances)) if j != i
+        ]
+        losses.append(sum(ratios) / len(ratios))
+    return losses
+
+
+@shapes
+@settings(max_examples=40, deadline=None)
+def test_the_loss_is_the_mean_ratio_over_the_other_rows(
+    lengths: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch(lengths, side)
+    hidden, saliency = drawn(rows, seed)
+    own = tokens_of(hidden, rows)
+    distances = np.array([[naive_distance(a, b) for b in own] for a in own])
+    view = view_of(rows, hidden, saliency)
+    found = Consistency()(view)
+    assert list(found) == ["cons"]
+    expected = naive_loss(naive_divergences(saliency, rows), distances)
+    np.testing.assert_allclose(found["cons"].numpy(), expected, rtol=1e-5)
+
+
+def view_of(rows: Batch, hidden: Tensor, saliency: Tensor) -> View:
+    def none(_: object) -> Tensor:
+        raise AssertionError("consistency reruns nothing")
+
+    logits = torch.zeros(len(rows), 2, dtype=torch.float64)
+    return View(rows, logits, saliency, hidden, none, none)
+
+
+def test_the_loss_in_float32_is_the_one_in_float64(batch: MakeBatch) -> None:
+    """Hidden states of a real model share a large mean, and rows are long."""
+    rows = batch([120] * 6)
+    generator = torch.Generator().manual_seed(0)
+    hidden = 3 + torch.randn(*rows.input_ids.shape, 64, generator=generator).double()
+    _, saliency = drawn(rows, 1)
+    exact = torch.cdist(
+        hidden.flatten(1), hidden.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    expected = naive_loss(naive_divergences(saliency, rows), exact.numpy())
+    found = Consistency()(view_of(rows, hidden.float(), saliency.float()))["cons"]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3)
+
+
+def test_equal_rows_leave_each_other_out(batch: MakeBatch) -> None:
+    rows = batch([4, 4, 4])
+    hidden, saliency = drawn(rows, 2)
+    hidden[1] = hidden[0]
+    distances = hidden_distances(hidden, rows.attention_mask)
+    divergences = saliency_divergences(saliency, rows.explainable, rows.attention_mask)
+    found = consistency_loss(divergences, distances)
+    expected = divergences[0, 2] / distances[0, 2]
+    assert found[0].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_row_without_a_partner_has_no_loss(batch: MakeBatch) -> None:
+    rows = batch([4])
+    found = Consistency()(view_of(rows, *drawn(rows, 3)))["cons"]
+    assert found.tolist() == [0.0]
+
+
+def test_the_gradient_pulls_the_saliencies_of_rows_together(batch: MakeBatch) -> None:
+    rows = batch([6, 6, 6])
+    hidden, saliency = drawn(rows, 4)
+    scores = saliency.clamp_min(1e-9).log().requires_grad_()
+    masked = torch.where(rows.explainable, scores, -torch.inf)
+    loss = Consistency()(view_of(rows, hidden, masked.softmax(-1))).total().sum()
+    (slope,) = torch.autograd.grad(loss, scores)
+    assert torch.isfinite(slope).all()
+    moved = torch.where(rows.explainable, scores.detach() - 0.1 * slope, -torch.inf).softmax(-1)
+    assert Consistency()(view_of(rows, hidden, moved)).total().sum() < loss
+
+
+def test_the_gradient_in_the_hidden_states_is_the_difference_quotient(batch: MakeBatch) -> None:
+    """It trains the backbone; a row's distance to itself must not turn it into NaN."""
+    rows = batch([2, 3, 2])
+    hidden, saliency = drawn(rows, 5)
+    hidden[~rows.attention_mask] = 0
+
+    def loss(states: Tensor) -> Tensor:
+        return Consistency()(view_of(rows, states, saliency)).total()
+
+    assert torch.autograd.gradcheck(loss, hidden.requires_grad_(), atol=1e-4)
+
+
+@shapes
+@settings(max_examples=30, deadline=None)
+def test_the_metric_is_scipys_rho_over_unordered_pairs(
+    lengths: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch([*lengths, 5], side)
+    hidden, saliency = drawn(rows, seed)
+    own = tokens_of(hidden, rows)
+    divergences = naive_divergences(saliency, rows)
+    x, y = [], []
+    for i in range(len(own)):
+        for j in range(i):
+            x.append((divergences[i, j] + divergences[j, i]) / 2)
+            y.append(naive_distance(own[i], own[j]))
+    expected = scipy.stats.spearmanr(x, y).statistic
+    view = view_of(rows, hidden, saliency)
+    found = Consistency().metric(view)
+    if len(set(x)) < len(x):  # rows of one token are all alike, up to rounding
+        return
+    np.testing.assert_allclose(found.numpy(), [expected] * len(rows), atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_metric_of_fewer_than_three_rows_is_undefined(count: int, batch: MakeBatch) -> None:
+    rows = batch([3, 5][:count])
+    hidden, saliency = drawn(rows, 6)
+    distances = hidden_distances(hidden, rows.attention_mask)
+    divergences = saliency_divergences(saliency, rows.explainable, rows.attention_mask)
+    assert batch_consistency(divergences, distances) is None
+    assert Consistency().metric(view_of(rows, hidden, saliency)).tolist() == [0.0] * count
+
+
+def test_the_metric_of_constant_distances_is_undefined() -> None:
+    constant = torch.ones(4, 4) - torch.eye(4)
+    other = torch.arange(16.0).view(4, 4)
+    assert batch_consistency(other, constant) is None
+    assert batch_consistency(constant, other) is None
+    assert batch_consistency(other, other + other.T) == pytest.approx(1)
+
+
+def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
+    losses = []
+    for side in ("right", "left"):
+        rows = batch([2, 7, 4], side)
+        losses.append(Consistency()(view_of(rows, *drawn(rows, 7)))["cons"])
+    torch.testing.assert_close(*losses)
+    rows = batch([2, 7, 4, 20])
+    hidden, saliency = drawn(rows, 7)
+    narrow = replace(
+        rows,
+        **{
+            name: value[:3]
+            for name, value in vars(rows).items()
+            if isinstance(value, Tensor | tuple)
+        },
+    )
+    wide = Consistency()(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
+    torch.testing.assert_close(losses[0], wide)
+
+
+def test_only_consistency_asks_for_hidden_states() -> None:
+    assert Consistency.needs_hidden
+    assert Consistency.better == "higher"
