@@ -6,6 +6,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from ivra.losses import sufficiency_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ivra"
@@ -128,6 +132,26 @@ def test_files_and_functions_are_short(path: Path) -> None:
             if lines > MAX_FUNCTION:
                 long[node.name] = lines
     assert long == {}
+
+
+@each_file
+def test_protocols_can_be_checked_when_called(path: Path) -> None:
+    bare = [
+        node.name
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef)
+        and "Protocol" in map(ast.unparse, node.bases)
+        and "runtime_checkable" not in map(ast.unparse, node.decorator_list)
+    ]
+    assert bare == []
+
+
+def test_shapes_are_checked_at_every_call() -> None:
+    sufficiency_loss(torch.zeros(2), torch.zeros(2), 0.1)
+    with pytest.raises(TypeCheckError):
+        sufficiency_loss(torch.zeros(2), torch.zeros(3), 0.1)
+    with pytest.raises(TypeCheckError):
+        sufficiency_loss(torch.zeros(2), torch.zeros(2), "0.1")  # type: ignore[arg-type]
 
 
 @each_file

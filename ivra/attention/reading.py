@@ -1,6 +1,6 @@
 """What an attention layer hands to a reader, and what a reader gives back."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -36,6 +36,7 @@ class LayerReading(NamedTuple):
     values: ClassLogits | None
 
 
+@runtime_checkable
 class LayerReader(Protocol):
     """Whatever reduces a layer's inputs inside the attention function."""
 

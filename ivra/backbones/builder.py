@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -99,6 +100,11 @@ def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast
             f"cannot load a tokenizer from '{source}' ({_first_line(error)}): expected "
             "tokenizer.json beside the weights"
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise IvraError(
+            f"cannot load a tokenizer from '{source}' (it has no words): expected tokenizer.json "
+            "beside the weights"
+        )
     if not tokenizer.is_fast:
         raise IvraError(f"{source} has no fast tokenizer: expected tokenizer.json for offsets")
     if tokenizer.pad_token_id is None:
@@ -129,7 +135,7 @@ def _model(
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 source, config=config, output_loading_info=True, use_safetensors=True
             )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise IvraError(
             f"cannot load the weights of {source} ({_first_line(error)}): expected safetensors "
             "that fit its config.json and the data's number of classes"
@@ -143,20 +149,27 @@ def _label_names(
     config: PreTrainedConfig, labels: Sequence[str] | None, head_is_new: bool, source: str
 ) -> tuple[str, ...]:
     own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    if labels is None or set(labels) == set(own):
-        return own if labels is None or not head_is_new else tuple(labels)
+    if labels is None:
+        return own
     generic = all(name == f"LABEL_{i}" for i, name in enumerate(own))
-    if head_is_new or generic:
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
-        return tuple(labels)
     matched = {name.lower(): name for name in labels}
+    if not head_is_new and set(labels) == set(own):
+        return own
+    if head_is_new or generic:
+        return _named(config, tuple(labels))
     if set(matched) == {name.lower() for name in own}:
-        return tuple(matched[name.lower()] for name in own)
+        return _named(config, tuple(matched[name.lower()] for name in own))
     raise IvraError(
         f"the trained head of {source} knows the labels {', '.join(own)}, the data has "
         f"{', '.join(labels)}: rename the data's labels, or start from a checkpoint without a head"
     )
+
+
+def _named(config: PreTrainedConfig, names: tuple[str, ...]) -> tuple[str, ...]:
+    """``names``, also written into ``config``, so that a saved model keeps them."""
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    return names
 
 
 class _Sizes:
@@ -184,7 +197,7 @@ def _proved(
     model.set_attn_implementation(NAME)
     model.eval()
     sizes = _Sizes()
-    ids = torch.full((1, 3), int(model.config.pad_token_id) ^ 1)
+    ids = torch.full((1, 3), 0 if model.config.pad_token_id else 1)
     visible = torch.ones(1, 3, dtype=torch.bool)
     with torch.no_grad(), capturing(Capture(visible, sizes)) as capture:
         model(input_ids=ids, attention_mask=visible.long())

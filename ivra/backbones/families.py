@@ -52,7 +52,11 @@ def family_of(model: PreTrainedModel, causal: bool) -> Family:
     declared = FAMILIES.get(model.config.model_type)
     if declared is not None:
         return declared
-    children = [name for name, _ in model.named_children() if name != model.base_model_prefix]
+    children = [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in child.parameters())
+    ]
     positions = [m for n, m in model.named_modules() if n.endswith("position_embeddings")]
     after_padding = any(isinstance(m, nn.Embedding) and m.padding_idx is not None for m in positions)
     linear = {

@@ -53,8 +53,8 @@ class Batch:
 
     ``explainable`` is true where a token may receive saliency: never on padding or special
     tokens, and at least once in every row. ``labels`` are -100 where a row has none.
-    ``rationale`` is false wherever ``annotated`` is false. ``rows`` are the rows themselves,
-    in order, so that a report can go back to the text.
+    ``rationale`` is false wherever ``annotated`` is false. ``items`` are what was padded, in
+    order, so that a report can go back to the text.
     """
 
     input_ids: TokenIds

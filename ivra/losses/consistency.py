@@ -26,9 +26,11 @@ def hidden_distances(hidden: Hidden, visible: TokenMask) -> Pairs:
     ``hidden`` is the mean over layers. Positions count from a row's first token.
     """
     flat = from_first_visible(hidden * visible[..., None], visible).flatten(1)
+    flat = flat - flat.mean(0)  # a shared offset cancels in every difference, not in rounding
     square = flat.square().sum(-1)
     gram = square[:, None] + square[None] - 2 * flat @ flat.T
-    return gram.clamp_min(0).sqrt()
+    same = torch.eye(len(flat), dtype=torch.bool, device=flat.device) | (gram <= 0)
+    return torch.where(same, 1.0, gram).sqrt().masked_fill(same, 0)
 
 
 def saliency_divergences(saliency: Saliency, explainable: TokenMask, visible: TokenMask) -> Pairs:

@@ -1,6 +1,6 @@
 """What the simulatability criterion needs of a student, whoever builds it."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from ivra.shapes import Rows, Saliency
 
@@ -27,6 +27,7 @@ class LookAhead(NamedTuple):
     loss: Rows
 
 
+@runtime_checkable
 class Student(Protocol):
     """A model that learns to predict what the teacher predicts, helped by its saliency."""
 

@@ -14,7 +14,7 @@ def top_k(saliency: TokenScores, explainable: TokenMask, percent: float) -> Toke
     Ties go to the earlier token. A row with no explainable token has no true entry.
     """
     count = explainable.sum(-1, keepdim=True)
-    wanted = (count * (percent / 100) - 1e-9).ceil().clamp_min(1).minimum(count)
+    wanted = (count.double() * percent / 100 - 1e-9).ceil().clamp_min(1).minimum(count)
     order = saliency.masked_fill(~explainable, -torch.inf).argsort(
         dim=-1, descending=True, stable=True
     )
@@ -45,7 +45,7 @@ def soft_top_k(
     inside = top_k(saliency, explainable, percent)
     hard = inside.to(saliency)
     if gradient == "straight-through":
-        return hard + saliency - saliency.detach()
+        return hard + (saliency - saliency.detach())
     floor = torch.finfo(saliency.dtype).tiny ** 0.5
     log = saliency.clamp_min(floor).log()
     last = log.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
@@ -54,4 +54,4 @@ def soft_top_k(
     first = torch.where(outside.any(-1, keepdim=True), first, last)
     threshold = ((last + first) / 2).detach().nan_to_num(0.0, 0.0, 0.0)
     soft = torch.sigmoid((log - threshold) / temperature) * explainable
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())

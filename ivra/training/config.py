@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ivra.attention import LEVELS, NORMALISERS, READINGS
 from ivra.errors import IvraError, unknown_name
 from ivra.losses import AOPC_BINS, TOPK_GRADIENTS, parse_criteria
 
 Percent = Annotated[float, Field(gt=0, le=100)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -38,7 +38,7 @@ class TrainConfig(BaseModel):
     )
     seed: int = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
-    clip: Positive = Field(1.0, description="largest gradient norm")
+    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
 
     finetune: Literal["auto", "always", "never"] = Field(
         "auto", description="stage 1, the task: auto = if the classification head is new"
@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
     coefficients_norm: str = Field("softmax", description="NORM of the coefficients")
     saliency_norm: str = Field("softmax", description="NORM onto the simplex over tokens")
 
-    bins: tuple[Percent, ...] = Field(AOPC_BINS, description="percent of tokens of comp and suff")
+    bins: tuple[Percent, ...] = Field(AOPC_BINS, min_length=1, description="percent of tokens of comp and suff")
     topk_gradient: str = Field(
         "straight-through", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
@@ -92,7 +92,7 @@ class TrainConfig(BaseModel):
     @field_validator("levels", "bins", mode="before")
     @classmethod
     def _from_commas(cls, value: object) -> object:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("levels")
     @classmethod
@@ -113,6 +113,17 @@ class TrainConfig(BaseModel):
     @classmethod
     def _gradient_known(cls, name: str) -> str:
         return _one_of("top-k gradient", name, TOPK_GRADIENTS)
+
+    @model_validator(mode="after")
+    def _module_can_be_built(self) -> "TrainConfig":
+        if not self.levels and self.train != "backbone":
+            raise IvraError("levels is empty: a module that is trained needs one at least")
+        if self.reading == "literal" and "value" in self.levels:
+            raise IvraError(
+                "the value level needs scores before the simplex: expected reading 'gains' or "
+                "'coefficients', got 'literal'; choose another reading or drop the level"
+            )
+        return self
 
     @property
     def is_tiny(self) -> bool:

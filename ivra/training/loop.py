@@ -83,22 +83,24 @@ class Loop:
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         keeper = _BestKeeper([p for parameters, _ in self.groups for p in parameters])
-        interrupted, step = False, 0
+        interrupted, done = False, 0
         self._tell(lambda hook: hook.on_begin(self.stage, self.steps))
         try:
             self._validate(0, keeper)
             for step, batch in enumerate(itertools.islice(batches, self.steps), start=1):
                 terms = self._step(step, batch, optimizer)
+                done = step
                 scheduler.step()
                 self._tell(lambda hook, s=step, t=terms: hook.on_step(self.stage, s, t))
                 if step in self._validation_steps():
                     self._validate(step, keeper)
         except KeyboardInterrupt:
             interrupted = True
-        keeper.restore()
+        finally:
+            keeper.restore()
         self._tell(lambda hook: hook.on_end(self.stage, interrupted))
-        kept = keeper.step if keeper.best is not None else step
-        return Outcome(step, kept, keeper.best, interrupted)
+        kept = keeper.step if keeper.best is not None else done
+        return Outcome(done, kept, keeper.best, interrupted)
 
     def _step(self, step: int, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         optimizer.zero_grad(set_to_none=True)
@@ -110,7 +112,12 @@ class Loop:
             )
         loss.backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
+        if not math.isfinite(norm.item()):
+            raise IvraError(
+                f"{self.stage} step {step}: the gradient is {norm.item()}; lower the learning "
+                "rate, the last good weights are kept"
+            )
         optimizer.step()
         return terms
 
@@ -140,7 +147,8 @@ class _BestKeeper:
         self.step = 0
 
     def offer(self, step: int, validation: Validation) -> bool:
-        if self.best is not None and not validation.score > self.best.score:
+        previous = -math.inf if self.best is None else self.best.score
+        if not validation.score > previous and not (math.isnan(previous) or self.best is None):
             return False
         self.best, self.step = validation, step
         self._copies = [p.detach().clone() for p in self._parameters]

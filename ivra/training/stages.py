@@ -143,15 +143,15 @@ class CriteriaStage:
         stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
         return loop.run(stream)
 
-    def view(self, batch: Batch) -> View:
-        """What the criteria see of ``batch``."""
+    def view(self, batch: Batch, removal: str | None = None) -> View:
+        """What the criteria see of ``batch``; ``removal`` overrides the configured one."""
         encoding = self.backbone.encode(batch, self.module, hidden=self.needs_hidden)
         return View(
             batch=batch,
             logits=encoding.logits,
             saliency=self.module(encoding.readings, batch.explainable, encoding.predictions),
             hidden=encoding.hidden,
-            rerun=lambda keep: self.backbone.rerun(batch, keep, self.config.removal),
+            rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.config.removal),
             on=self.view,
         )
 
@@ -172,13 +172,16 @@ class CriteriaStage:
 
     @torch.no_grad()
     def validate(self) -> Validation:
-        """Metrics of every criterion on the validation rows; their weighted sum, signed so that
-        higher is better, is the score (plus accuracy where the backbone trains)."""
+        """Metrics of every criterion on the validation rows.
+
+        Their weighted sum, signed so that higher is better, is the score (plus accuracy where
+        the backbone trains). Tokens are removed as if they were deleted, whatever training does.
+        """
         totals = dict.fromkeys(self.weights, 0.0)
         right = 0
         items = self.valid[: self.config.validation_rows]
         for batch in self.encoder.batches(items):
-            view = self.view(batch)
+            view = self.view(batch, removal="attention")
             right += int((view.predictions == batch.labels).sum())
             for criterion in self.criteria:
                 totals[criterion.name] += criterion.metric(view).sum().item()

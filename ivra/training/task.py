@@ -29,7 +29,7 @@ def read_splits(config: TrainConfig) -> Splits:
     ``test``). A single file without ``eval_data`` gives a seeded tenth of its rows up for
     validation.
     """
-    has_parts = config.data == "builtin" or not Path(config.data).is_file()
+    has_parts = not Path(config.data).is_file()
     if config.eval_data is not None:
         valid = read_part(config, config.eval_data, "dev")
         train = read_part(config, config.data, "train")
@@ -51,10 +51,10 @@ def read_splits(config: TrainConfig) -> Splits:
 
 
 def read_part(config: TrainConfig, source: str, split: str) -> list[Row]:
-    """Rows of one source, with the run's column names."""
+    """Rows of one source, with the run's column names; a single file has no parts."""
     return read_rows(
         source,
-        split,
+        None if Path(source).is_file() else split,
         text_column=config.text_column,
         pair_column=config.pair_column,
         label_column=config.label_column,

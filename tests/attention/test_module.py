@@ -370,7 +370,7 @@ class ShapesSeen(TorchDispatchMode):
         super().__init__()
         self.shapes: list[tuple[int, ...]] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         outputs = result if isinstance(result, tuple | list) else (result,)
         self.shapes += [tuple(out.shape) for out in outputs if isinstance(out, Tensor)]
@@ -427,8 +427,7 @@ def test_an_unknown_reading_lists_the_choices() -> None:
     with pytest.raises(IvraError) as caught:
         InterpretableAttention(SIZES, reading="gain")
     assert str(caught.value) == (
-        "unknown reading 'gain'. Did you mean 'gains'? "
-        "Choose from: coefficients, gains, literal."
+        "unknown reading 'gain'. Did you mean 'gains'? Choose from: coefficients, gains, literal."
     )
 
 

@@ -201,7 +201,7 @@ def test_a_decoders_readings_are_the_logits_of_its_own_attention(
     last[0, -1] = True
 
     class LastQuery:
-        def read_layer(self, layer, inputs):  # noqa: ANN001, ANN202
+        def read_layer(self, layer, inputs):
             module = InterpretableAttention(backbone.sizes, levels=())
             return module.read_layer(layer, inputs._replace(visible=last))
 
@@ -250,9 +250,7 @@ def test_calls_outside_capturing_capture_nothing(backbone: Backbone, items: list
     assert len(capture.readings) == capture.layers == backbone.sizes.layers
 
 
-def test_a_failing_forward_leaves_no_capture_behind(
-    backbone: Backbone, items: list[Item]
-) -> None:
+def test_a_failing_forward_leaves_no_capture_behind(backbone: Backbone, items: list[Item]) -> None:
     batch = batch_of(backbone, items)
     module = InterpretableAttention(backbone.sizes)
     beyond = batch.input_ids.clone()

@@ -187,7 +187,7 @@ def test_a_soft_keep_multiplies_the_weight_that_every_query_gives_to_a_key(
     order = torch.arange(keep.shape[1]).expand_as(keep) if back is None else back.argsort(1)
     shares = torch.where(moved.explainable, keep.gather(1, order), 1.0)
 
-    def attention(module, query, key, value, mask, scaling=None, **_):  # noqa: ANN001, ANN003, ANN202
+    def attention(module, query, key, value, mask, scaling=None, **_):
         repeat = query.shape[1] // key.shape[1]
         key, value = (states.repeat_interleave(repeat, 1) for states in (key, value))
         logits = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
@@ -310,9 +310,11 @@ def test_the_gradient_at_a_soft_keep_is_the_difference_quotient(
 ) -> None:
     backbone = backbone.double()
     batch = batch_of(backbone, items[:3], side)
-    keep = 0.2 + 0.7 * torch.rand(
-        batch.explainable.shape, generator=torch.Generator().manual_seed(6)
-    ).double()
+    keep = (
+        0.2
+        + 0.7
+        * torch.rand(batch.explainable.shape, generator=torch.Generator().manual_seed(6)).double()
+    )
     gradient = gradient_of(backbone, batch, keep, removal)
     agree(gradient, central_difference(backbone, batch, keep, removal, 1e-5), 1e-6)
     assert (gradient[~batch.explainable] == 0).all()
@@ -378,9 +380,7 @@ def test_a_decoder_sees_no_token_behind_the_last_one_kept(
     assert (keep.grad[0, -2:] == 0).all()
 
 
-def test_the_gradient_reaches_the_models_own_weights(
-    backbone: Backbone, items: list[Item]
-) -> None:
+def test_the_gradient_reaches_the_models_own_weights(backbone: Backbone, items: list[Item]) -> None:
     batch = batch_of(backbone, items)
     backbone.rerun(batch, drawn_cut(batch, 1)).square().sum().backward()
     gradient = backbone.embeddings.weight.grad

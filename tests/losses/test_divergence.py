@@ -127,7 +127,9 @@ def test_gradients_agree_with_difference_quotients() -> None:
     p, mask = saliencies(3, 5, seed=2)
     q, _ = saliencies(3, 5, seed=3)
     q = torch.where(mask, q + 0.1, 0.0)
-    assert gradcheck(lambda x, y: kl_divergence(x, y, mask), (p.requires_grad_(), q.requires_grad_()))
+    assert gradcheck(
+        lambda x, y: kl_divergence(x, y, mask), (p.requires_grad_(), q.requires_grad_())
+    )
     assert gradcheck(lambda x: pairwise_kl(x, mask), (p,))
 
 

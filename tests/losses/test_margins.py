@@ -171,7 +171,9 @@ def test_no_gradient_is_left_once_the_margin_is_reached(
     assert (slope == 0).all()
 
 
-def naive_aopc(evidence: np.ndarray, saliency: np.ndarray, mask: np.ndarray, keep_top: bool) -> float:
+def naive_aopc(
+    evidence: np.ndarray, saliency: np.ndarray, mask: np.ndarray, keep_top: bool
+) -> float:
     """Row by row, bin by bin, from sums of evidence alone."""
     label = int(evidence.sum() > 0)
 

@@ -123,7 +123,6 @@ def test_the_surrogates_gradient_is_that_of_double_backward(
     mask = study.explainable
     assert exact[mask].abs().max() > 1e-5, "a gradient of nothing proves nothing"
     assert (found[~mask] == 0).all()
-    # Nothing is asked of the part that softmax takes away: it is the same for all tokens.
     cosine = functional.cosine_similarity(found[mask], exact[mask], dim=0)
     assert cosine > 0.9999
     assert (found[mask] - exact[mask]).norm() / exact[mask].norm() < 1e-3

@@ -32,7 +32,9 @@ def scored_rows(draw: st.DrawFn) -> tuple[list[list[float]], list[list[bool]]]:
     """Few different scores, so that ties are many."""
     rows, length = draw(st.integers(1, 4)), draw(st.integers(1, 25))
     score = st.sampled_from([0.0, 0.0, 0.1, 0.25, 0.5, -1.0, 3.0])
-    scores = draw(st.lists(st.lists(score, min_size=length, max_size=length), min_size=rows, max_size=rows))
+    scores = draw(
+        st.lists(st.lists(score, min_size=length, max_size=length), min_size=rows, max_size=rows)
+    )
     flags = st.lists(st.booleans(), min_size=length, max_size=length)
     return scores, draw(st.lists(flags, min_size=rows, max_size=rows))
 
