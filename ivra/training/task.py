@@ -37,11 +37,8 @@ def read_splits(config: TrainConfig) -> Splits:
     if has_parts:
         train = read_part(config, config.data, "train")
         valid = read_part(config, config.data, "dev")
-        try:
-            test = read_part(config, config.data, "test")
-        except IvraError:
-            test = valid
-        return Splits(train, valid, test)
+        has_test = not Path(config.data).is_dir() or (Path(config.data) / "test.jsonl").is_file()
+        return Splits(train, valid, read_part(config, config.data, "test") if has_test else valid)
     rows = read_part(config, config.data, "train")
     if len(rows) < 2:
         raise IvraError(f"{config.data} has {len(rows)} row: expected at least 2 to hold one out")
