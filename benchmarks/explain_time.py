@@ -37,8 +37,17 @@ def random_batch(backbone: Backbone, rows: int, length: int) -> Batch:
         ids = [tokenizer.cls_token_id, *words, tokenizer.sep_token_id]
         inner = [False, *[True] * (length - 2), False]
         items.append(
-            Item(ids, [0] * length, inner, [0] * length, list(range(length)), [(0, 0)] * length,
-                 0, None, Row("", ("",)))
+            Item(
+                ids,
+                [0] * length,
+                inner,
+                [0] * length,
+                list(range(length)),
+                [(0, 0)] * length,
+                0,
+                None,
+                Row("", ("",)),
+            )
         )
     return collate(items, backbone.pad_id)
 
@@ -120,9 +129,7 @@ def main() -> None:
     arguments = parser.parse_args()
     backbone = load_backbone(MODEL, ("negative", "positive")).eval()
     batch = random_batch(backbone, arguments.rows, arguments.length)
-    seconds = measure(
-        contenders(backbone, batch), arguments.rounds, arguments.slow_rounds
-    )
+    seconds = measure(contenders(backbone, batch), arguments.rounds, arguments.slow_rounds)
     floor = seconds["plain forward"]
     figures = {}
     for name, values in seconds.items():

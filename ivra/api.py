@@ -1,4 +1,4 @@
-"""The package from Python: ``load``, ``train``, ``evaluate``, ``explain`` and a report of it all."""
+"""The package from Python: explain rows with a run, and write a report of it all."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ def write_report(
         path: the file to write.
         run: the run it is about.
         rows: what :func:`explain` returned.
-        result: what :func:`ivra.evaluate` returned, if the figures shall be on the page.
+        result: what :func:`ivra.evaluate` returned, if the figures should be on the page.
     """
     facts = {"data": run.config.data, "seed": str(run.config.seed)}
     if result is not None:

@@ -155,7 +155,7 @@ class InterpretableAttention(nn.Module):
         values = None
         if "value" in self.levels:
             groups = inputs.value.shape[1]
-            u = self.value[:, layer].unflatten(1, (groups, -1)).sum(2)
+            u = self.value_weights()[:, layer].unflatten(1, (groups, -1)).sum(2)
             values = torch.einsum("cgd,bgld->bcl", u, inputs.value)
         return LayerReading(heads, values)
 
@@ -176,6 +176,15 @@ class InterpretableAttention(nn.Module):
             query = dim * self._coefficients(self.feature_query, None)
             return query * dim * self._coefficients(self.feature_key, None)
         return self.feature_query * self.feature_key
+
+    def value_weights(self) -> Tensor:
+        """``u``, ``(C, N, H, D)``, as it multiplies the value vectors; zeros at the start.
+
+        The parameter is ``u * sqrt(N H D)``, so that one learning rate suits a score summed over
+        all features of all heads and the gains, which are averaged.
+        """
+        _, n, h, d = self.value.shape
+        return self.value / (n * h * d) ** 0.5
 
     def head_coefficients(self) -> Tensor:
         """``eta_l lambda_l^h`` of every head, ``(N, H)``: what a head's logits are weighed by.

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,13 @@ class Encoding:
     def predictions(self) -> Labels:
         """``y_hat``, the class with the largest logit."""
         return self.logits.argmax(-1)
+
+
+class _Output(NamedTuple):
+    """What is used of a model's own output; ``hidden_states`` is empty unless asked for."""
+
+    logits: Logits
+    hidden_states: tuple[Tensor, ...]
 
 
 class Backbone(nn.Module):
@@ -113,8 +120,9 @@ class Backbone(nn.Module):
         * ``"embedding"`` replaces a token's embedding by ``keep * e + (1 - keep) * e_ref``, with
           ``e_ref`` that of the mask token (padding where the tokenizer has none).
 
-        A row of which nothing would be left keeps its first token. Both are differentiable in ``keep`` on the whole of ``[0, 1]``. ``keep`` is read as 1
-        wherever ``batch.explainable`` is false. ``keep = 1`` everywhere is the plain forward.
+        A row of which nothing would be left keeps its first token. Both are differentiable in
+        ``keep`` on the whole of ``[0, 1]``. ``keep`` is read as 1 wherever ``batch.explainable``
+        is false. ``keep = 1`` everywhere is the plain forward.
         """
         batch, back = self.head_first(batch)
         if back is not None:
@@ -145,7 +153,7 @@ class Backbone(nn.Module):
         numbered: TokenMask,
         capture: Capture,
         hidden: bool = False,
-    ):  # noqa: ANN202 - transformers' own output class, one per model
+    ) -> _Output:
         inputs = {"input_ids": ids, "attention_mask": batch.attention_mask.long()}
         if "token_type_ids" in self._accepts:
             inputs["token_type_ids"] = batch.token_type_ids
@@ -159,7 +167,8 @@ class Backbone(nn.Module):
         if "use_cache" in self._accepts:
             flags["use_cache"] = False
         with capturing(capture):
-            return self.model(**inputs, **flags)
+            output = self.model(**inputs, **flags)
+        return _Output(output.logits, tuple(output.hidden_states or ()))
 
     def head_first(self, batch: Batch) -> tuple[Batch, Tensor | None]:
         """Move left padding to the right for models whose head reads the first token.
@@ -177,7 +186,7 @@ class Backbone(nn.Module):
     def _mixed_embeddings(self, ids: TokenIds, keep: TokenScores | None) -> Iterator[None]:
         """Give the embeddings of ``ids``, mixed with the reference by ``keep`` if it is given."""
 
-        def mix(layer: nn.Module, _: tuple, output: Tensor) -> Tensor:
+        def mix(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
             own = _plain_embedding(layer, ids)
             if keep is None:
                 return own

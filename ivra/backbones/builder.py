@@ -46,8 +46,8 @@ def load_backbone(
     Args:
         source: a name of ``tiny.TINY`` (random weights), a folder written by
             ``save_pretrained``, or a hub id such as ``google/electra-small-discriminator``.
-        labels: class names; ``None`` takes the checkpoint's own. A checkpoint whose
-            classification head is trained keeps its own order of them.
+        labels: class names; ``None`` takes the checkpoint's own (for a tiny model: negative,
+            positive). A checkpoint whose classification head is trained keeps its own order.
         seed: draws new weights (a head the checkpoint lacks, or a tiny model).
         random_weights: build the architecture of ``source`` with weights drawn from ``seed``.
 
@@ -105,7 +105,7 @@ def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast
             f"cannot load a tokenizer from '{source}' (it has no words): expected tokenizer.json "
             "beside the weights"
         )
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise IvraError(f"{source} has no fast tokenizer: expected tokenizer.json for offsets")
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
@@ -148,7 +148,7 @@ def _model(
 def _label_names(
     config: PreTrainedConfig, labels: Sequence[str] | None, head_is_new: bool, source: str
 ) -> tuple[str, ...]:
-    own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    own = tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
     if labels is None:
         return own
     generic = all(name == f"LABEL_{i}" for i, name in enumerate(own))

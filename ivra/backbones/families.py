@@ -58,7 +58,9 @@ def family_of(model: PreTrainedModel, causal: bool) -> Family:
         if name != model.base_model_prefix and any(True for _ in child.parameters())
     ]
     positions = [m for n, m in model.named_modules() if n.endswith("position_embeddings")]
-    after_padding = any(isinstance(m, nn.Embedding) and m.padding_idx is not None for m in positions)
+    after_padding = any(
+        isinstance(m, nn.Embedding) and m.padding_idx is not None for m in positions
+    )
     linear = {
         name.rpartition(".")[2]
         for name, module in model.base_model.named_modules()

@@ -83,9 +83,7 @@ def attention(
         causal = bool(kwargs.get("is_causal", getattr(module, "is_causal", False)))
         capture.causal |= causal
         if capture.reader is not None:
-            inputs = LayerInputs(
-                query, key, value, scale, capture.visible, attention_mask, causal
-            )
+            inputs = LayerInputs(query, key, value, scale, capture.visible, attention_mask, causal)
             capture.readings.append(capture.reader.read_layer(capture.layers, inputs))
         capture.layers += 1
         if capture.key_bias is not None:

@@ -4,6 +4,8 @@ They need no download: the built-in job, the tests and a first look run on them.
 tokenizer is the built-in data set's.
 """
 
+from typing import Any
+
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
@@ -24,7 +26,7 @@ _HEADS = 4
 _POSITIONS = 256
 
 
-def _encoder_sizes(vocabulary: int) -> dict[str, int]:
+def _encoder_sizes(vocabulary: int) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": _WIDTH,

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from ivra.backbones import FAMILIES, TINY
 from ivra.cli.console import console
-from ivra.explainers import STATIC, ModuleExplainer
+from ivra.explainers import STATIC, Explainer, ModuleExplainer
 from ivra.losses import known_criteria
 from ivra.training import versions
 from ivra.version import __version__
@@ -21,7 +21,8 @@ def plugins_command() -> None:
     for known in known_criteria().values():
         summary = (known.criterion.__doc__ or "").strip().partition("\n")[0]
         table.add_row("criterion", known.name, known.package, summary)
-    for explainer in (ModuleExplainer, *STATIC.values()):
+    explainers: list[type[Explainer]] = [ModuleExplainer, *STATIC.values()]
+    for explainer in explainers:
         table.add_row("explainer", explainer.name, own, explainer.summary)
     for family in FAMILIES.values():
         kind = "decoder" if family.causal else "encoder"

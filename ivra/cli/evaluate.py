@@ -38,7 +38,7 @@ EXAMPLES = 12
 @click.option("--students", default=3, show_default=True, help="students of --sim")
 @click.option("--student-rows", default=300, show_default=True, help="rows each student learns")
 @click.option("--student-epochs", type=float, help="passes over them  [default: 8, tiny: 40]")
-@click.option("--seed", default=0, show_default=True, help="seed of students and random scores")
+@click.option("--seed", default=0, show_default=True, help="seed of the students")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")
 def eval_command(
@@ -58,7 +58,7 @@ def eval_command(
     """Measure RUN (default: the latest) on test rows, beside the usual baselines.
 
     Without a choice of metrics, all that the data allows. The result is written to
-    RUN/eval-<split>.json unless --json names another file.
+    RUN/eval-<split>.json (eval-<data>.json with --data) unless --json names another file.
     """
     config = EvalConfig(
         metrics=tuple(metric for metric in METRICS if metric in wanted),
@@ -80,9 +80,7 @@ def eval_command(
     console.print(results_table(result))
     accuracy = result.get("accuracy")
     if isinstance(accuracy, dict):
-        console.print(
-            f"accuracy {accuracy['accuracy']:.3f}, macro F1 {accuracy['macro_f1']:.3f}"
-        )
+        console.print(f"accuracy {accuracy['accuracy']:.3f}, macro F1 {accuracy['macro_f1']:.3f}")
     console.print(f"written to {target}", soft_wrap=True, highlight=False)
     if html_path is not None:
         _write_page(html_path, loaded, config, result)

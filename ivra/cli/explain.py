@@ -14,9 +14,9 @@ from ivra.training.task import read_part
 
 @click.command("explain")
 @click.argument("run", default="runs/latest", type=click.Path(path_type=str))
-@click.option("--text", "texts", multiple=True, help="a text; may stand several times")
+@click.option("--text", "texts", multiple=True, help="a text; can be repeated")
 @click.option("--pair", "pairs", multiple=True, help="its second text (hypothesis), in order")
-@click.option("--data", type=str, help="a file of rows")
+@click.option("--data", type=str, help="rows: a file, a folder or a data set")
 @click.option("--split", default="test", show_default=True, help="part of the data")
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="at most this many rows")
 @click.option("--explainers", default="ivra", show_default=True, help="with commas; side by side")

@@ -12,7 +12,7 @@ from ivra.losses import known_criteria
 from ivra.training import Run, TrainConfig, make_config, read_config, train
 
 
-def _kind(annotation: Any) -> click.ParamType:
+def _kind(annotation: object) -> "click.ParamType[Any, Any]":
     """What click converts a flag to; lists are given with commas and stay text."""
     origin, options = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
@@ -21,7 +21,9 @@ def _kind(annotation: Any) -> click.ParamType:
         return _kind(options[0])
     if origin is Literal:
         return click.Choice(options)
-    return {int: click.INT, float: click.FLOAT}.get(annotation, click.STRING)
+    if annotation is int:
+        return click.INT
+    return click.FLOAT if annotation is float else click.STRING
 
 
 def _flag(name: str, field: FieldInfo) -> click.Option:
@@ -63,7 +65,8 @@ def _report(run: Run, hook: Bars) -> None:
             before = hook.first[stage].terms[key]
             table.add_row(key, f"{before:.3f}", f"{after:.3f}", better)
         console.print(table)
-    accuracy: dict = run.record["accuracy"]  # type: ignore[assignment]
+    accuracy = run.record["accuracy"]
+    assert isinstance(accuracy, dict)
     console.print(
         f"accuracy {accuracy['before']:.3f} before the criteria, {accuracy['after']:.3f} after"
     )
@@ -75,8 +78,8 @@ train_command = click.Command(
     "train",
     callback=_run,
     help="Train explanations by one or more criteria and write runs/<name>.\n\n"
-    "Stage 1 fine-tunes the model on the task unless it already is; stage 2 trains the "
-    "attention module by the criteria and keeps the best iteration. Every option below can "
+    "Stage 1 fine-tunes the model on the task if its head is new; stage 2 trains the attention "
+    "module by the criteria and keeps the best iteration. Every option from --criteria on can "
     "stand in a YAML file (eval_data: dev.jsonl); options on the command line win.",
     params=[
         click.Option(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -73,7 +73,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch with every tensor on ``device``."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -85,11 +89,11 @@ def collate(items: Sequence[Item], pad_id: int, padding_side: str = "right") -> 
     """
     length = max(len(item.input_ids) for item in items)
 
-    def pad(values: Sequence[int] | Sequence[bool], fill: int | bool) -> list:
+    def pad(values: Sequence[int], fill: int) -> list[int]:
         blank = [fill] * (length - len(values))
         return blank + list(values) if padding_side == "left" else list(values) + blank
 
-    def stack(field: str, fill: int | bool, dtype: torch.dtype) -> torch.Tensor:
+    def stack(field: str, fill: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.tensor([pad(getattr(item, field), fill) for item in items], dtype=dtype)
 
     rationale = [item.rationale or [False] * len(item.input_ids) for item in items]

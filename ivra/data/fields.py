@@ -28,8 +28,9 @@ class Columns:
 def row_from_record(record: Mapping[str, object], where: str, columns: Columns) -> Row:
     """Check ``record`` and make a :class:`Row` of it.
 
-    A missing, null or blank ``label``, ``id`` or ``rationale`` means "none"; a default ``id``
-    is ``where``. Labels may be strings, whole numbers or booleans and become strings.
+    A ``label``, ``id`` or ``rationale`` that is missing, null or an empty string means "none";
+    a default ``id`` is ``where``. Labels may be strings, whole numbers or booleans and become
+    strings.
     Raises :class:`IvraError` (one line, beginning with ``where``) for anything else.
     """
     names = _text_names(record, where, columns)

@@ -4,7 +4,7 @@ DeYoung et al. 2020 (ERASER); Xie et al. 2024 (IvRA), equations 8 and 9.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ivra.shapes import Logits, Rows
 
 Keep = tuple[bool, ...]
 """Which tokens of a row stay, special tokens included."""
+_T = TypeVar("_T")
 
 
 class Aopc(NamedTuple):
@@ -37,7 +38,7 @@ def delete(item: Item, keep: Keep) -> Item:
         keep = (True, *keep[1:])
     places = [place for place, kept in enumerate(keep) if kept]
 
-    def pick(values: list) -> list:
+    def pick(values: list[_T]) -> list[_T]:
         return [values[place] for place in places]
 
     return item._replace(

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor
 
-from ivra.backbones import Backbone
-from ivra.data import Item, fingerprint
+from ivra.data import Item, Row, fingerprint
 from ivra.errors import IvraError, unknown_name
 from ivra.evaluation.aopc import aopc
 from ivra.evaluation.consistency import BATCH_ROWS, consistency
@@ -16,6 +15,7 @@ from ivra.evaluation.plausibility import plausibility_auc
 from ivra.evaluation.prediction import predict, token_scores
 from ivra.evaluation.simulation import StudentPlan, simulation_accuracy
 from ivra.explainers import Explainer, ModuleExplainer, static_explainer
+from ivra.shapes import Logits
 from ivra.training import Run, read_splits, versions
 from ivra.training.student import new_student
 from ivra.training.task import read_part
@@ -37,7 +37,7 @@ class EvalConfig:
         students: how many students simulate, for each explainer.
         student_rows: rows each of them learns from.
         student_epochs: passes over those rows (default: 8, or 40 for a tiny model).
-        seed: of students, and of the random explainer.
+        seed: of the students.
     """
 
     metrics: tuple[str, ...] = ()
@@ -61,6 +61,26 @@ class EvalConfig:
             raise IvraError(f"rows is {self.rows}: expected at least 1")
 
 
+class _Sheet:
+    """What one evaluation measures on, and its figures as they come in."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: EvalConfig,
+        items: Sequence[Item],
+        explainers: Sequence[Explainer],
+        progress: Callable[[str], None],
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.items = items
+        self.explainers = explainers
+        self.progress = progress
+        self.figures: dict[str, dict[str, object]] = {e.name: {} for e in explainers}
+        self.undefined: dict[str, str] = {}
+
+
 def evaluate(
     run: Run,
     config: EvalConfig = EvalConfig(),
@@ -81,16 +101,10 @@ def evaluate(
     started = time.time()
     backbone = run.backbone.eval()
     rows, source = _rows(run, config)
-    encoder = run.encoder
     labelled = all(row.label is not None for row in rows)
-    items = encoder.items(rows, labelled=labelled)
+    items = run.encoder.items(rows, labelled=labelled)
     metrics = _metrics(config, items, labelled)
-    explainers: list[Explainer] = [
-        ModuleExplainer(run.module),
-        *(static_explainer(name) for name in config.explainers),
-    ]
-    figures: dict[str, dict[str, object]] = {explainer.name: {} for explainer in explainers}
-    undefined: dict[str, str] = {}
+    sheet = _Sheet(run, config, items, _explainers(run, config), progress)
     result: dict[str, object] = {
         "run": run.name,
         "model": run.config.model,
@@ -101,41 +115,25 @@ def evaluate(
             "rows": len(rows),
             "sha256": fingerprint(rows),
         },
-        "figures": figures,
-        "undefined": undefined,
+        "figures": sheet.figures,
+        "undefined": sheet.undefined,
     }
     progress("predictions")
     logits = predict(backbone, items)
     if "accuracy" in metrics:
-        result["accuracy"] = _accuracy(run, backbone, items, logits)
+        result["accuracy"] = _accuracy(run, items, logits)
     if {"aopc", "plausibility"} & set(metrics):
         progress("explanations")
-        scores = {e.name: token_scores(e, backbone, items) for e in explainers}
-    if "aopc" in metrics:
-        progress("AOPC")
-        for name, found in aopc(backbone, items, scores, run.config.bins, logits).items():
-            figures[name] |= {
-                "comp": found.comp.mean().item(),
-                "suff": found.suff.mean().item(),
-                "comp_by_bin": found.comp_by_bin,
-                "suff_by_bin": found.suff_by_bin,
-            }
-    if "plausibility" in metrics:
-        progress("plausibility")
-        for name, ranking in scores.items():
-            auc, counted = plausibility_auc(items, ranking)
-            figures[name] |= {"plausibility": auc, "plausibility_rows": counted}
-            if auc is None:
-                undefined["plausibility"] = "no row has both marked and unmarked tokens"
+        scores = {e.name: token_scores(e, backbone, items) for e in sheet.explainers}
+        if "aopc" in metrics:
+            _aopc(sheet, scores, logits)
+        if "plausibility" in metrics:
+            _plausibility(sheet, scores)
     if "cons" in metrics:
-        progress("consistency")
-        for name, rho in consistency(backbone, items, explainers).items():
-            figures[name]["cons"] = rho
-            if rho is None:
-                undefined["cons"] = "no batch of at least 3 rows with differing distances"
+        _consistency(sheet)
     plan = _plan(run, config)
     if "sim" in metrics:
-        _simulate(run, config, plan, explainers, items, figures, progress)
+        _simulation(sheet, plan)
     return result | {
         "settings": _settings(run, config, plan),
         "seed": config.seed,
@@ -146,7 +144,7 @@ def evaluate(
     }
 
 
-def _rows(run: Run, config: EvalConfig) -> tuple[list, str]:
+def _rows(run: Run, config: EvalConfig) -> tuple[list[Row], str]:
     if config.data is not None:
         rows, source = read_part(run.config, config.data, config.split), config.data
     else:
@@ -168,13 +166,18 @@ def _metrics(config: EvalConfig, items: Sequence[Item], labelled: bool) -> tuple
         reasons["plausibility"] = "rows with a 'rationale'"
     for metric in config.metrics:
         if metric in reasons:
-            raise IvraError(f"metric '{metric}' needs {reasons[metric]}: the data has none")
+            raise IvraError(
+                f"metric '{metric}' needs {reasons[metric]}, which the data does not have: leave "
+                "it out, or choose other data"
+            )
     return config.metrics or tuple(metric for metric in METRICS if metric not in reasons)
 
 
-def _accuracy(
-    run: Run, backbone: Backbone, items: Sequence[Item], logits: torch.Tensor
-) -> dict[str, object]:
+def _explainers(run: Run, config: EvalConfig) -> list[Explainer]:
+    return [ModuleExplainer(run.module), *(static_explainer(name) for name in config.explainers)]
+
+
+def _accuracy(run: Run, items: Sequence[Item], logits: Logits) -> dict[str, object]:
     gold = [item.label for item in items]
     predicted = logits.argmax(-1).tolist()
     return {
@@ -182,6 +185,35 @@ def _accuracy(
         "macro_f1": float(f1_score(gold, predicted, average="macro")),
         "training": run.record.get("accuracy"),
     }
+
+
+def _aopc(sheet: _Sheet, scores: dict[str, list[Tensor]], logits: Logits) -> None:
+    sheet.progress("AOPC")
+    run = sheet.run
+    for name, found in aopc(run.backbone, sheet.items, scores, run.config.bins, logits).items():
+        sheet.figures[name] |= {
+            "comp": found.comp.mean().item(),
+            "suff": found.suff.mean().item(),
+            "comp_by_bin": found.comp_by_bin,
+            "suff_by_bin": found.suff_by_bin,
+        }
+
+
+def _plausibility(sheet: _Sheet, scores: dict[str, list[Tensor]]) -> None:
+    sheet.progress("plausibility")
+    for name, ranking in scores.items():
+        auc, counted = plausibility_auc(sheet.items, ranking)
+        sheet.figures[name] |= {"plausibility": auc, "plausibility_rows": counted}
+        if auc is None:
+            sheet.undefined["plausibility"] = "no row has both marked and unmarked tokens"
+
+
+def _consistency(sheet: _Sheet) -> None:
+    sheet.progress("consistency")
+    for name, rho in consistency(sheet.run.backbone, sheet.items, sheet.explainers).items():
+        sheet.figures[name]["cons"] = rho
+        if rho is None:
+            sheet.undefined["cons"] = "no batch of at least 3 rows with differing distances"
 
 
 def _plan(run: Run, config: EvalConfig) -> StudentPlan:
@@ -195,28 +227,20 @@ def _plan(run: Run, config: EvalConfig) -> StudentPlan:
     )
 
 
-def _simulate(
-    run: Run,
-    config: EvalConfig,
-    plan: StudentPlan,
-    explainers: Sequence[Explainer],
-    items: Sequence[Item],
-    figures: dict[str, dict[str, object]],
-    progress: Callable[[str], None],
-) -> None:
-    train = run.encoder.items(read_splits(run.config).train)
+def _simulation(sheet: _Sheet, plan: StudentPlan) -> None:
+    run, config = sheet.run, sheet.config
     found = simulation_accuracy(
         run.backbone,
-        explainers,
-        train,
-        items,
+        sheet.explainers,
+        run.encoder.items(read_splits(run.config).train),
+        sheet.items,
         lambda seed: new_student(run.config, run.backbone, seed),
         plan,
         [10_000 + config.seed * 1000 + number for number in range(config.students)],
-        lambda name, seed: progress(f"student of {name}"),
+        lambda name, seed: sheet.progress(f"student of {name}"),
     )
     for name, simulation in found.items():
-        figures.setdefault(name, {}).update(
+        sheet.figures.setdefault(name, {}).update(
             sim=simulation.median,
             sim_quartiles=[simulation.lower_quartile, simulation.upper_quartile],
             sim_values=simulation.values,

@@ -6,7 +6,7 @@ from ivra.attention import LayerInputs, LayerReading
 from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.explainers.explainer import Explainer
-from ivra.shapes import Saliency
+from ivra.shapes import Saliency, TokenScores
 
 
 class ReceivedAttention:
@@ -32,7 +32,7 @@ class ReceivedAttention:
         return LayerReading(received, None)
 
 
-def _normalised(scores: Saliency, batch: Batch) -> Saliency:
+def _normalised(scores: TokenScores, batch: Batch) -> Saliency:
     kept = scores * batch.explainable
     return kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
 

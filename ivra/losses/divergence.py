@@ -35,4 +35,5 @@ def pairwise_kl(saliency: Saliency, explainable: TokenMask) -> Pairs:
     p = mixed(saliency, support)
     log = torch.where(support, p, 1.0).log()
     divergence = (p * log).sum(-1)[:, None] - p @ log.T
-    return divergence.clamp_min(0).masked_fill(torch.eye(len(p), dtype=torch.bool, device=p.device), 0)
+    diagonal = torch.eye(len(p), dtype=torch.bool, device=p.device)
+    return divergence.clamp_min(0).masked_fill(diagonal, 0)

@@ -35,6 +35,10 @@ class Weighted(NamedTuple):
     weight: float
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _load(entry: EntryPoint) -> Known:
     package = "unknown package"
     if entry.dist is not None:
@@ -42,12 +46,13 @@ def _load(entry: EntryPoint) -> Known:
     where = f"criterion '{entry.name}' of {package}"
     try:
         found = entry.load()
-    except Exception as error:  # noqa: BLE001 - a plugin may fail in any way it likes
-        raise IvraError(
-            f"{where} cannot be imported ({type(error).__name__}: {error}): mend or uninstall it"
-        ) from error
+    except Exception as error:  # a plugin may fail in any way it likes
+        reason = f"{type(error).__name__}: {_one_line(str(error))}"
+        raise IvraError(f"{where} cannot be imported ({reason}): mend or uninstall it") from error
     if not (inspect.isclass(found) and issubclass(found, Criterion)):
-        raise IvraError(f"{where} is {found!r}: expected a subclass of ivra.Criterion")
+        raise IvraError(
+            f"{where} is {_one_line(repr(found))}: expected a subclass of ivra.Criterion"
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise IvraError(f"{where} lacks {missing}: implement it in {found.__qualname__}")
@@ -91,7 +96,7 @@ def parse_criteria(text: str) -> list[Weighted]:
     choices = known_criteria()
     parsed: list[Weighted] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        name, colon, weight = part.partition(":")
+        name, colon, weight = (piece.strip() for piece in part.partition(":"))
         if name not in choices:
             raise unknown_name("criterion", name, list(choices))
         if name in (known.name for known in parsed):

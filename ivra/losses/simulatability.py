@@ -11,9 +11,7 @@ from ivra.losses.student import LookAhead, Student
 from ivra.shapes import Rows, Saliency, TokenMask
 
 
-def hypergradient_surrogate(
-    teacher: Saliency, explainable: TokenMask, ahead: LookAhead
-) -> Rows:
+def hypergradient_surrogate(teacher: Saliency, explainable: TokenMask, ahead: LookAhead) -> Rows:
     r"""A loss whose gradient in the teacher's saliency is that of the scaffolded student's.
 
     The student steps ``theta' = theta - rate * grad(CE + beta KL(r, r*_theta))``; the teacher's

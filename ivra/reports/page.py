@@ -29,16 +29,20 @@ METRICS = (
     Metric(
         "suff", "SUFF", "lower", "Sufficiency: the fall of confidence with the top tokens alone."
     ),
-    Metric("sim", "SIM", "higher", "Simulability: how well a student predicts the model from it."),
+    Metric(
+        "sim",
+        "SIM",
+        "higher",
+        "Simulation accuracy: how often a student taught with the explanations predicts what the "
+        "model predicts.",
+    ),
     Metric(
         "cons",
         "CONS",
         "higher",
         "Consistency: whether rows close to each other are explained alike.",
     ),
-    Metric(
-        "plausibility", "AUC", "higher", "Plausibility: agreement with the marked evidence."
-    ),
+    Metric("plausibility", "AUC", "higher", "Plausibility: agreement with the marked evidence."),
 )
 
 

@@ -5,10 +5,14 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ivra.evaluation import EvalConfig, evaluate
 from ivra.storage import write_json_atomic
 from ivra.training import TrainConfig, load_run, train
+
+Result = dict[str, Any]
+"""An evaluation as its JSON file holds it, with the cell it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +32,21 @@ class Cell:
         return f"{self.group}-seed{self.training.seed}"
 
 
-def run_cell(cell: Cell, output: Path, device: str = "cpu") -> dict:
+def run_cell(cell: Cell, output: Path, device: str = "cpu") -> Result:
     """The evaluation of a cell: read from ``output/<name>.json`` if it is there, else made.
 
     The run itself stands in ``output/runs/<name>``; a finished run is not trained again.
     """
     target = output / f"{cell.name}.json"
     if target.is_file():
-        return json.loads(target.read_text(encoding="utf-8"))
+        found: Result = json.loads(target.read_text(encoding="utf-8"))
+        return found
     folder = output / "runs" / cell.name
     if (folder / "run.json").is_file():
         run = load_run(folder)
     else:
         run = train(cell.training, output=output / "runs", name=cell.name, device=device)
-    result = evaluate(run, cell.evaluation)
+    result: Result = evaluate(run, cell.evaluation)
     result["cell"] = {"group": cell.group, "evaluation": asdict(cell.evaluation)}
     result["training"] = run.record
     write_json_atomic(target, result)
@@ -52,8 +57,8 @@ def run_grid(
     cells: Sequence[Cell],
     output: Path,
     device: str = "cpu",
-    progress: Callable[[Cell, dict], None] = lambda cell, result: None,
-) -> list[dict]:
+    progress: Callable[[Cell, Result], None] = lambda cell, result: None,
+) -> list[Result]:
     """The evaluations of all cells, in order."""
     results = []
     for cell in cells:
@@ -62,7 +67,7 @@ def run_grid(
     return results
 
 
-def figure(result: dict, explainer: str, metric: str) -> float | None:
+def figure(result: Result, explainer: str, metric: str) -> float | None:
     """One figure of an evaluation; ``None`` where it is undefined."""
     value = result["figures"].get(explainer, {}).get(metric)
     return None if value is None else float(value)

@@ -70,7 +70,9 @@ class TrainConfig(BaseModel):
     coefficients_norm: str = Field("softmax", description="NORM of the coefficients")
     saliency_norm: str = Field("softmax", description="NORM onto the simplex over tokens")
 
-    bins: tuple[Percent, ...] = Field(AOPC_BINS, min_length=1, description="percent of tokens of comp and suff")
+    bins: tuple[Percent, ...] = Field(
+        AOPC_BINS, min_length=1, description="percent of tokens of comp and suff"
+    )
     topk_gradient: str = Field(
         "straight-through", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
@@ -92,7 +94,11 @@ class TrainConfig(BaseModel):
     @field_validator("levels", "bins", mode="before")
     @classmethod
     def _from_commas(cls, value: object) -> object:
-        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+        return (
+            tuple(filter(None, (part.strip() for part in value.split(","))))
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("levels")
     @classmethod
@@ -155,9 +161,7 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
         if isinstance(cause, IvraError):
             raise cause from error
         name = ".".join(str(part) for part in first["loc"])
-        raise IvraError(
-            f"{where}: {name} is {first['input']!r}: {first['msg'].lower()}"
-        ) from error
+        raise IvraError(f"{where}: {name} is {first['input']!r}: {first['msg'].lower()}") from error
 
 
 def read_config(path: str | Path) -> dict[str, object]:

@@ -3,9 +3,21 @@
 import json
 import math
 from pathlib import Path
+from typing import Literal, NotRequired, TypedDict
 
 from ivra.errors import IvraError
 from ivra.training.loop import Hooks, Validation
+
+
+class LogEntry(TypedDict):
+    """One line of the log; ``score`` and ``best`` stand on validations only."""
+
+    stage: str
+    step: int
+    split: Literal["train", "valid"]
+    terms: dict[str, float]
+    score: NotRequired[float]
+    best: NotRequired[bool]
 
 
 class JsonlLog(Hooks):
@@ -29,7 +41,7 @@ class JsonlLog(Hooks):
             }
         )
 
-    def _append(self, entry: dict[str, object]) -> None:
+    def _append(self, entry: LogEntry) -> None:
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -37,12 +49,12 @@ class JsonlLog(Hooks):
             raise IvraError(f"cannot write {self._path}: {error.strerror}") from error
 
 
-def read_log(path: Path) -> list[dict]:
+def read_log(path: Path) -> list[LogEntry]:
     """The entries of a log; a last line cut off by a kill is left out."""
-    entries = []
+    entries: list[LogEntry] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            entry = json.loads(line)
+            entry: LogEntry = json.loads(line)
         except ValueError:
             break
         entries.append({**entry, "terms": _finite(entry["terms"])})

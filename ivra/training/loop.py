@@ -1,4 +1,4 @@
-"""The one training loop: stage 1, stage 2 and every student run through it."""
+"""The one training loop: stage 1, stage 2 and the students of an evaluation run through it."""
 
 import itertools
 import math
@@ -58,10 +58,9 @@ class Loop:
     """AdamW with a learning-rate schedule, gradient clipping and the best iteration kept.
 
     ``groups`` pairs parameters with their learning rates. ``objective(batch)`` computes what is
-    minimised; ``before_step(batch)`` runs first (inner steps of criteria). ``validate()`` runs
-    before the first step and ``validations`` times after, evenly spread, and the weights of the
-    best are restored at the end; without it the last weights stay. An interrupt (Ctrl-C) ends
-    the loop as if its time were up.
+    minimised. ``validate()`` runs before the first step and ``validations`` times after, evenly
+    spread, and the weights of the best are restored at the end; without it the last weights
+    stay. An interrupt (Ctrl-C) ends the loop as if its time were up.
     """
 
     stage: str
@@ -91,7 +90,8 @@ class Loop:
                 terms = self._step(step, batch, optimizer)
                 done = step
                 scheduler.step()
-                self._tell(lambda hook, s=step, t=terms: hook.on_step(self.stage, s, t))
+                for hook in self.hooks:
+                    hook.on_step(self.stage, step, terms)
                 if step in self._validation_steps():
                     self._validate(step, keeper)
         except KeyboardInterrupt:

@@ -66,11 +66,10 @@ class ScaffoldedStudent:
         student is exactly as before.
         """
         gradient = self._study_gradient(study)
-        with self._moved(gradient, -self.rate):
-            with torch.enable_grad():
-                logits = self.backbone.encode(heldout.batch).logits
-                loss = functional.cross_entropy(logits, heldout.predictions, reduction="none")
-                direction = self._gradient(loss.mean())
+        with self._moved(gradient, -self.rate), torch.enable_grad():
+            logits = self.backbone.encode(heldout.batch).logits
+            loss = functional.cross_entropy(logits, heldout.predictions, reduction="none")
+            direction = self._gradient(loss.mean())
         norm = float(torch.stack([d.square().sum() for d in direction]).sum().sqrt())
         unit = [d / max(norm, 1e-30) for d in direction]
         with torch.no_grad():

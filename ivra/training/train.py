@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ivra.attention import InterpretableAttention
-from ivra.backbones import load_backbone
+from ivra.backbones import Backbone, load_backbone
 from ivra.data import fingerprint
 from ivra.losses import parse_criteria
 from ivra.training.config import TrainConfig
@@ -25,7 +25,7 @@ from ivra.training.run import (
     save_record,
 )
 from ivra.training.stages import CriteriaStage, accuracy, finetune
-from ivra.training.task import Encoder, labels_of, read_splits
+from ivra.training.task import Encoder, Splits, labels_of, read_splits
 from ivra.training.versions import versions
 
 
@@ -91,21 +91,13 @@ def train(
     save_config(path, config)
     log = JsonlLog(path / LOG)
 
-    wanted = config.finetune == "always" or (config.finetune == "auto" and backbone.head_is_new)
     first: Outcome | None = None
-    if wanted:
+    if config.finetune == "always" or (config.finetune == "auto" and backbone.head_is_new):
         first = finetune(config, encoder, train_items, valid_items, (log, *hooks))
     backbone.eval()
-    plain = accuracy(backbone, encoder, valid_items)
+    before = accuracy(backbone, encoder, valid_items)
     save_backbone(path, backbone)
-
-    module = InterpretableAttention(
-        backbone.sizes,
-        config.levels,
-        config.reading,
-        config.coefficients_norm,
-        config.saliency_norm,
-    ).to(device)
+    module = _new_module(config, backbone)
     save_module(path, module)
     second: Outcome | None = None
     if first is None or not first.interrupted:
@@ -116,23 +108,16 @@ def train(
         if config.train != "module":
             save_backbone(path, backbone)
 
-    stages = [outcome for outcome in (first, second) if outcome is not None]
+    after = accuracy(backbone, encoder, valid_items)
     record: dict[str, object] = {
         "seed": config.seed,
         "versions": versions(),
         "labels": list(backbone.labels),
-        "data": {
-            "train": {"rows": len(splits.train), "sha256": fingerprint(splits.train)},
-            "valid": {"rows": len(splits.valid), "sha256": fingerprint(splits.valid)},
-        },
-        "accuracy": {
-            "before": plain,
-            "after": accuracy(backbone, encoder, valid_items),
-            "split": "valid",
-        },
-        "finetune": _outcome(first),
-        "criteria": _outcome(second),
-        "interrupted": any(outcome.interrupted for outcome in stages),
+        "data": _data_record(splits),
+        "accuracy": {"before": before, "after": after, "split": "valid"},
+        "finetune": _outcome_record(first),
+        "criteria": _outcome_record(second),
+        "interrupted": any(outcome and outcome.interrupted for outcome in (first, second)),
         "seconds": round(time.time() - started, 1),
     }
     save_record(path, record)
@@ -140,7 +125,25 @@ def train(
     return Run(path, config, backbone, module.eval(), record)
 
 
-def _outcome(outcome: Outcome | None) -> dict[str, object] | None:
+def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttention:
+    module = InterpretableAttention(
+        backbone.sizes,
+        config.levels,
+        config.reading,
+        config.coefficients_norm,
+        config.saliency_norm,
+    )
+    return module.to(backbone.device)
+
+
+def _data_record(splits: Splits) -> dict[str, object]:
+    return {
+        "train": {"rows": len(splits.train), "sha256": fingerprint(splits.train)},
+        "valid": {"rows": len(splits.valid), "sha256": fingerprint(splits.valid)},
+    }
+
+
+def _outcome_record(outcome: Outcome | None) -> dict[str, object] | None:
     if outcome is None:
         return None
     return {

@@ -168,6 +168,7 @@ def test_an_entry_point_that_nobody_owns(monkeypatch: pytest.MonkeyPatch) -> Non
         ("sim", [("sim", 1.0)]),
         ("sim,suff:0.5", [("sim", 1.0), ("suff", 0.5)]),
         (" comp:2 , cons:1e-3,", [("comp", 2.0), ("cons", 1e-3)]),
+        ("comp : 2", [("comp", 2.0)]),
     ],
 )
 @pytest.mark.usefixtures("no_plugins")
