@@ -1,13 +1,13 @@
 """A data set generated from a seed: short reviews whose evidence is known to the character.
 
-Each review states the writer's own opinion in one *deciding clause*. About half of the reviews
-also hold an opinion of other people, before it or after it, which is as often right as wrong
+Each review states the writer's own opinion in one *deciding clause*. Half of the reviews also
+hold an opinion of other people, before it or after it, which is as often right as wrong
 and so decides nothing; most hold neutral clauses. The deciding opinion is negated in about a
 third of the cases ("hardly good", "never dull"). So neither a list of words nor a position
 gives the label away, while the words that do are known: the rationale marks the sentiment word
 of the deciding clause and its negator, and nothing else.
 
-About one row in eight is hardly more than its evidence ("not good ."), so that a model has
+A quarter of the rows is hardly more than its evidence ("not good ."), so that a model has
 seen what is left when a faithfulness metric keeps only the important tokens.
 """
 
@@ -20,9 +20,11 @@ from ivra.data.lexicon import (
     ADVERBS,
     AFTER,
     BARE,
+    BARE_OTHER,
     BEFORE,
     DISTRACTOR,
     FILLS,
+    HEARSAY,
     JOINTS,
     MAIN,
     NEGATIVE,
@@ -36,9 +38,9 @@ SIZES = {"train": 2000, "dev": 400, "test": 400}
 LABELS = ("negative", "positive")
 
 NEGATED = 0.35
-DISTRACTED = 0.58
+DISTRACTED = 0.5
 APART = 0.1
-BARE_SHARE = 0.12
+BARE_SHARE = 0.25
 LONGEST = 43
 """Words of a review, punctuation included."""
 
@@ -101,7 +103,11 @@ def _review(rng: random.Random, label: str) -> str:
 
 def _bare(rng: random.Random, label: str) -> str:
     topic = TOPICS[_pick(rng, tuple(TOPICS))]
-    return _fill(rng, _pick(rng, BARE), topic, _opinion(rng, label, evidence=True))
+    opinion = _opinion(rng, label, evidence=True)
+    if not _chance(rng, DISTRACTED):
+        return _fill(rng, _pick(rng, BARE), topic, opinion)
+    other = _opinion(rng, _pick(rng, LABELS), evidence=False)
+    return _pick(rng, BARE_OTHER).format(opinion=opinion, other=other)
 
 
 def _between(rng: random.Random, frame: str, other: str, filler: str) -> str:
@@ -113,8 +119,9 @@ def _between(rng: random.Random, frame: str, other: str, filler: str) -> str:
 def _opinion(rng: random.Random, label: str, *, evidence: bool) -> str:
     """Two words that say ``label``: the opposite negated, or an adverb and the sentiment word.
 
-    Only evidence is negated: small models trained from scratch do not learn to keep two
-    negations apart from 2000 rows. Clauses have few lengths for the same reason.
+    Only evidence is negated, other people's opinions are hearsay ("supposedly good"), and
+    clauses have few lengths: small models trained from scratch on 2000 rows do not learn to
+    tell whose opinion is whose from words that stand far apart.
     """
     negated = evidence and _chance(rng, NEGATED)
     positive = (label == "positive") != negated
@@ -122,7 +129,8 @@ def _opinion(rng: random.Random, label: str, *, evidence: bool) -> str:
     words += [_pick(rng, POSITIVE if positive else NEGATIVE)]
     if evidence:
         words = [f"{_OPEN}{word}{_CLOSE}" for word in words]
-    return " ".join(words if negated else [_pick(rng, ADVERBS), *words])
+    adverbs = ADVERBS if evidence else HEARSAY
+    return " ".join(words if negated else [_pick(rng, adverbs), *words])
 
 
 def _fill(rng: random.Random, pattern: str, topic: dict[str, tuple[str, ...]], opinion: str) -> str:

@@ -1,15 +1,15 @@
 """The words and clause patterns of the built-in data set. A ``{slot}`` stands for one choice."""
 
 POSITIVE = (
-    "good", "great", "lovely", "superb", "charming", "pleasant",
-    "brilliant", "delightful", "excellent", "wonderful", "splendid", "perfect",
+    "good", "great", "lovely", "superb", "charming", "excellent", "splendid", "perfect",
 )  # fmt: skip
 NEGATIVE = (
-    "bad", "awful", "dull", "poor", "dreadful", "horrible",
-    "terrible", "tedious", "shoddy", "dismal", "weak", "nasty",
+    "bad", "awful", "dull", "poor", "dreadful", "terrible", "tedious", "nasty",
 )  # fmt: skip
 NEGATORS = ("not", "never", "hardly")
 ADVERBS = ("really", "very", "quite", "so")
+HEARSAY = ("supposedly", "allegedly", "reportedly", "apparently")
+"""Stand before the sentiment word of other people's opinions."""
 
 TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "product": {
@@ -67,6 +67,12 @@ BARE = (
     "{aspect} : {opinion} .", "{opinion} , that is all .", "overall {opinion} .",
 )  # fmt: skip
 
+BARE_OTHER = (
+    "{other} , but {opinion} .", "{other} ; {opinion} !", "{opinion} , though {other} .",
+    "{opinion} , {other} .",
+)  # fmt: skip
+"""Nearly bare evidence beside nearly bare hearsay."""
+
 FILLS: dict[str, tuple[str, ...]] = {
     "month": ("january", "march", "april", "june", "july", "october"),
     "day": ("monday", "tuesday", "friday", "saturday"),
@@ -77,8 +83,8 @@ FILLS: dict[str, tuple[str, ...]] = {
 
 def lexicon() -> list[str]:
     """Every word and mark that the generator can write, sorted."""
-    patterns = [*MAIN, *DISTRACTOR, *BEFORE, *AFTER, *JOINTS, *BARE]
+    patterns = [*MAIN, *DISTRACTOR, *BEFORE, *AFTER, *JOINTS, *BARE, *BARE_OTHER]
     patterns += [text for topic in TOPICS.values() for texts in topic.values() for text in texts]
     patterns += [text for texts in FILLS.values() for text in texts]
     words = {word for text in patterns for word in text.split() if "{" not in word}
-    return sorted(words | {*POSITIVE, *NEGATIVE, *NEGATORS, *ADVERBS})
+    return sorted(words | {*POSITIVE, *NEGATIVE, *NEGATORS, *ADVERBS, *HEARSAY})

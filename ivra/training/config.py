@@ -44,15 +44,19 @@ class TrainConfig(BaseModel):
         "auto", description="stage 1, the task: auto = if the classification head is new"
     )
     finetune_epochs: Positive | None = Field(
-        None, description="epochs of stage 1 (default: 3, or 12 for a tiny model)"
+        None, description="epochs of stage 1 (default: 3, or 24 for a tiny model)"
     )
     finetune_lr: Positive | None = Field(
         None, description="learning rate of stage 1 (default: 5e-5, or 1e-3 for a tiny model)"
     )
 
+    finetune_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="weight decay of stage 1 (default: 0.01, or 0.3 for a tiny model)"
+    )
+
     epochs: Positive = Field(3.0, description="epochs of stage 2, the criteria")
     max_steps: Count | None = Field(None, description="at most this many steps of stage 2")
-    lr: Positive = Field(0.02, description="learning rate of the attention module")
+    lr: Positive = Field(0.05, description="learning rate of the attention module")
     backbone_lr: Positive = Field(2e-5, description="learning rate of the backbone in stage 2")
     schedule: Literal["linear", "step", "constant"] = Field(
         "linear", description="how learning rates decay; step: by --decay every two epochs"
@@ -64,7 +68,7 @@ class TrainConfig(BaseModel):
     validation_rows: Count = Field(400, description="at most this many rows of validation")
 
     levels: tuple[str, ...] = Field(
-        ("feature", "head", "layer"), description="of feature,head,layer,value"
+        ("feature", "head", "layer", "value"), description="of feature,head,layer,value"
     )
     reading: str = Field("gains", description="what NORM runs over: " + ", ".join(READINGS))
     coefficients_norm: str = Field("softmax", description="NORM of the coefficients")
@@ -74,10 +78,10 @@ class TrainConfig(BaseModel):
         AOPC_BINS, min_length=1, description="percent of tokens of comp and suff"
     )
     topk_gradient: str = Field(
-        "straight-through", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
+        "sigmoid", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
     removal: Literal["attention", "embedding"] = Field(
-        "attention", description="how training removes tokens"
+        "embedding", description="how training removes tokens (validation: as if deleted)"
     )
 
     student: str | None = Field(None, description="model of sim's student (default: the model)")

@@ -55,9 +55,12 @@ def finetune(
 ) -> Outcome:
     """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept."""
     backbone = encoder.backbone
-    epochs = config.finetune_epochs or (12.0 if config.is_tiny else 3.0)
+    epochs = config.finetune_epochs or (24.0 if config.is_tiny else 3.0)
     steps = math.ceil(epochs * math.ceil(len(train) / config.batch_size))
     valid = valid[: config.validation_rows]
+    decay = config.finetune_weight_decay
+    if decay is None:
+        decay = 0.3 if config.is_tiny else 0.01
 
     def objective(batch: Batch) -> Objective:
         loss = functional.cross_entropy(backbone.encode(batch).logits, batch.labels)
@@ -78,7 +81,7 @@ def finetune(
         steps=steps,
         schedule=linear_schedule(steps),
         clip=config.clip,
-        weight_decay=0.01,
+        weight_decay=decay,
         validate=validate,
         validations=max(1, round(epochs)),
         hooks=hooks,
