@@ -81,7 +81,7 @@ def _config(source: str) -> PreTrainedConfig:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise IvraError(f"{source} holds no config.json: expected a folder of save_pretrained")
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise IvraError(
             f"cannot load a model from '{source}' ({_first_line(error)}): expected a folder, a "
@@ -94,7 +94,7 @@ def _config(source: str) -> PreTrainedConfig:
 
 def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise IvraError(
             f"cannot load a tokenizer from '{source}' ({_first_line(error)}): expected "

@@ -4,9 +4,8 @@ They need no download: the built-in job, the tests and a first look run on them.
 tokenizer is the built-in data set's.
 """
 
-from typing import Any
-
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -100,8 +99,8 @@ def tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(config)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", ".wpe")):
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and path.endswith(("position_embeddings", ".wpe")):
             _make_sinusoidal(module)
     return model
 

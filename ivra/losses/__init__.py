@@ -7,6 +7,7 @@ from ivra.losses.consistency import (
     consistency_loss,
     hidden_distances,
     saliency_divergences,
+    scale_free_consistency_loss,
 )
 from ivra.losses.criterion import AOPC_BINS, Criterion, Setup, Terms, View, check_terms
 from ivra.losses.divergence import kl_divergence, mixed, pairwise_kl
@@ -47,6 +48,7 @@ __all__ = [
     "parse_criteria",
     "probability_of",
     "saliency_divergences",
+    "scale_free_consistency_loss",
     "soft_top_k",
     "spearman",
     "sufficiency_loss",

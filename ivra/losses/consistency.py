@@ -50,6 +50,27 @@ def consistency_loss(divergences: Pairs, distances: Pairs) -> Rows:
     return ratio.sum(-1) / apart.sum(-1).clamp_min(1)
 
 
+def scale_free_consistency_loss(divergences: Pairs, distances: Pairs) -> Rows:
+    """:func:`consistency_loss` over its value for divergences that do not depend on the distance.
+
+    ``mean_j [KL_ij / (d_ij + eps)] / (mean KL * mean 1/(d + eps))``, means over all pairs: 1 where
+    divergence and distance are unrelated, lower where rows that are far apart are explained more
+    differently. Equation 13 alone is least where all explanations are equal (uniform, say); its
+    shape without its scale has no such way out. Positive; 1 where all divergences are 0.
+    """
+    apart = distances > 1e-4 * (distances.mean() + EPSILON)
+    count = apart.sum().clamp_min(1)
+    divergence = torch.where(apart, divergences, 0.0).sum() / count
+    closeness = torch.where(apart, 1 / (distances + EPSILON), 0.0).sum() / count
+    ratio = consistency_loss(divergences, distances)
+    floor = torch.finfo(ratio.dtype).tiny ** 0.5
+    return torch.where(
+        divergence > floor,
+        ratio / (divergence * closeness).clamp_min(floor),
+        torch.ones_like(ratio),
+    )
+
+
 def batch_consistency(divergences: Pairs, distances: Pairs) -> float | None:
     """Spearman's rho between both over the unordered pairs of a batch (IvRA eq. 12, 18).
 
@@ -67,11 +88,19 @@ class Consistency(Criterion):
     """Pulls the explanations of rows together that are close in the model's hidden states.
 
     The metric is Spearman's rho of a batch, given to each of its rows (0 where undefined).
+
+    Args:
+        scale_free: use :func:`scale_free_consistency_loss` (default), else equation 13 as it
+            stands, which by itself teaches the module to explain all rows alike.
     """
 
     name = "cons"
     better = "higher"
     needs_hidden = True
+
+    def __init__(self, scale_free: bool = True) -> None:
+        super().__init__()
+        self.scale_free = scale_free
 
     def _pairs(self, view: View) -> tuple[Pairs, Pairs]:
         assert view.hidden is not None
@@ -83,7 +112,8 @@ class Consistency(Criterion):
 
     def forward(self, view: View) -> Terms:
         divergences, distances = self._pairs(view)
-        return Terms(cons=consistency_loss(divergences, distances))
+        loss = scale_free_consistency_loss if self.scale_free else consistency_loss
+        return Terms(cons=loss(divergences, distances))
 
     def metric(self, view: View) -> Rows:
         rho = batch_consistency(*self._pairs(view))

@@ -1,5 +1,5 @@
 """Studies: many runs at once, and tables of them."""
 
-from ivra.studies.grid import Cell, figure, markdown, run_cell, run_grid, spread
+from ivra.studies.grid import Cell, figure, markdown, run_cell, spread
 
-__all__ = ["Cell", "figure", "markdown", "run_cell", "run_grid", "spread"]
+__all__ = ["Cell", "figure", "markdown", "run_cell", "spread"]

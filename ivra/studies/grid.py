@@ -1,8 +1,9 @@
 """Many runs at once: a list of cells, one JSON a cell, finished cells never repeated."""
 
 import json
+import shutil
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,39 +33,27 @@ class Cell:
         return f"{self.group}-seed{self.training.seed}"
 
 
-def run_cell(cell: Cell, output: Path, device: str = "cpu") -> Result:
+def run_cell(cell: Cell, output: Path, runs: Path, device: str = "cpu") -> Result:
     """The evaluation of a cell: read from ``output/<name>.json`` if it is there, else made.
 
-    The run itself stands in ``output/runs/<name>``; a finished run is not trained again.
+    The run itself stands in ``runs/<name>``: a finished one is not trained again, the remains of
+    one that was killed are removed.
     """
     target = output / f"{cell.name}.json"
     if target.is_file():
         found: Result = json.loads(target.read_text(encoding="utf-8"))
         return found
-    folder = output / "runs" / cell.name
+    folder = runs / cell.name
     if (folder / "run.json").is_file():
         run = load_run(folder)
     else:
-        run = train(cell.training, output=output / "runs", name=cell.name, device=device)
+        shutil.rmtree(folder, ignore_errors=True)
+        run = train(cell.training, output=runs, name=cell.name, device=device)
     result: Result = evaluate(run, cell.evaluation)
     result["cell"] = {"group": cell.group, "evaluation": asdict(cell.evaluation)}
     result["training"] = run.record
     write_json_atomic(target, result)
     return result
-
-
-def run_grid(
-    cells: Sequence[Cell],
-    output: Path,
-    device: str = "cpu",
-    progress: Callable[[Cell, Result], None] = lambda cell, result: None,
-) -> list[Result]:
-    """The evaluations of all cells, in order."""
-    results = []
-    for cell in cells:
-        results.append(run_cell(cell, output, device))
-        progress(cell, results[-1])
-    return results
 
 
 def figure(result: Result, explainer: str, metric: str) -> float | None:

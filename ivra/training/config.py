@@ -19,7 +19,8 @@ class TrainConfig(BaseModel):
     """Everything that decides what a training run does.
 
     Every field is a flag of ``ivra train`` (``--eval-data`` for ``eval_data``) and a key of its
-    YAML file. Unknown keys and values out of range raise an :class:`~ivra.IvraError`.
+    YAML file. Unknown keys and values out of range raise a ``ValueError``: pydantic's,
+    or from :func:`make_config` one of one line.
     """
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
@@ -80,13 +81,19 @@ class TrainConfig(BaseModel):
     topk_gradient: str = Field(
         "sigmoid", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
-    removal: Literal["attention", "embedding"] = Field(
-        "embedding", description="how training removes tokens (validation: as if deleted)"
+    removal: Literal["attention", "embedding"] | None = Field(
+        None,
+        description="how training removes tokens (default: embedding where the model knows a "
+        "mask token from its pretraining, else attention)",
     )
 
     student: str | None = Field(None, description="model of sim's student (default: the model)")
     student_rows: Count = Field(500, description="rows that sim's student learns from")
     student_lr: Positive | None = Field(None, description="learning rate of the student's SGD")
+    student_warmup: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="steps of AdamW that sim's student learns before (default: 0, tiny: 200)",
+    )
     student_beta: Positive = Field(5.0, description="weight of the student's divergence term")
 
     @field_validator("criteria")

@@ -3,7 +3,7 @@
 Fernandes et al. 2022 (SMaT), equations 6-9; Xie et al. 2024 (IvRA), equations 14-15.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +15,7 @@ from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.losses import LookAhead, View, kl_divergence
 from ivra.shapes import Logits, Rows, Saliency
+from ivra.training.loop import Loop, Objective, linear_schedule
 
 DIFFERENCE_STEP = 0.01
 
@@ -59,6 +60,23 @@ class ScaffoldedStudent:
         """One SGD step on ``study``."""
         self._descend(self._study_gradient(study), self.rate)
 
+    def warm_up(self, view: Callable[[Batch], View], steps: int, rate: float) -> None:
+        """Learn the study rows by AdamW for ``steps`` steps before the scaffolding begins.
+
+        A model with random weights is so far from learning anything that nothing can be told
+        from how a step of it goes; a pretrained one needs no warm-up.
+        """
+
+        def objective(batch: Batch) -> Objective:
+            with torch.no_grad():
+                study = view(batch)
+            return Objective(self._loss(study), {})
+
+        schedule = linear_schedule(steps)
+        loop = Loop("warm-up", [(self._parameters, rate)], objective, steps, schedule)
+        if loop.run(self._study).interrupted:
+            raise KeyboardInterrupt
+
     def look_ahead(self, study: View, heldout: View) -> LookAhead:
         """The pilot step on ``study``, taken back again, and the direction it is judged by.
 
@@ -94,10 +112,13 @@ class ScaffoldedStudent:
 
     def _study_gradient(self, study: View) -> list[Tensor]:
         with torch.enable_grad():
-            logits, saliency = self._read(study.batch)
-            task = functional.cross_entropy(logits, study.predictions)
-            guide = kl_divergence(study.saliency.detach(), saliency, study.explainable).mean()
-            return self._gradient(task + self.beta * guide)
+            return self._gradient(self._loss(study))
+
+    def _loss(self, study: View) -> Tensor:
+        logits, saliency = self._read(study.batch)
+        task = functional.cross_entropy(logits, study.predictions)
+        guide = kl_divergence(study.saliency.detach(), saliency, study.explainable).mean()
+        return task + self.beta * guide
 
     def _gradient(self, loss: Tensor) -> list[Tensor]:
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True)

@@ -111,7 +111,11 @@ class CriteriaStage:
         self.backbone = self.encoder.backbone.eval()
         self.trains_backbone = self.config.train != "module"
         self.weights = dict(parse_criteria(self.config.criteria))
+        # A mask token that the model has never seen is noise, not an absence.
+        knows_mask = self.backbone.tokenizer.mask_token is not None and not self.config.is_tiny
+        self.removal = self.config.removal or ("embedding" if knows_mask else "attention")
         self.train = list(self.train)
+        self.needs_hidden = False
         setup = Setup(
             seed=self.config.seed,
             bins=self.config.bins,
@@ -120,7 +124,7 @@ class CriteriaStage:
         )
         known = known_criteria()
         self.criteria: list[Criterion] = [
-            known[name].criterion.build(setup) for name in self.weights
+            known[name].criterion.build(setup).to(self.backbone.device) for name in self.weights
         ]
         self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
 
@@ -147,14 +151,14 @@ class CriteriaStage:
         return loop.run(stream)
 
     def view(self, batch: Batch, removal: str | None = None) -> View:
-        """What the criteria see of ``batch``; ``removal`` overrides the configured one."""
+        """What the criteria see of ``batch``; ``removal`` overrides the run's."""
         encoding = self.backbone.encode(batch, self.module, hidden=self.needs_hidden)
         return View(
             batch=batch,
             logits=encoding.logits,
             saliency=self.module(encoding.readings, batch.explainable, encoding.predictions),
             hidden=encoding.hidden,
-            rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.config.removal),
+            rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.removal),
             on=self.view,
         )
 
@@ -213,4 +217,10 @@ class CriteriaStage:
         study, self.train = self.train[:count], self.train[count:]
         stream = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
         rate = config.student_lr or (0.1 if config.is_tiny else 0.02)
-        return ScaffoldedStudent(backbone, module, stream, rate, config.student_beta)
+        student = ScaffoldedStudent(backbone, module, stream, rate, config.student_beta)
+        warmup = config.student_warmup
+        if warmup is None:
+            warmup = 200 if config.is_tiny else 0
+        if warmup:
+            student.warm_up(self.view, warmup, 1e-3 if config.is_tiny else 5e-5)
+        return student

@@ -26,32 +26,49 @@ def read_splits(config: TrainConfig) -> Splits:
     """The rows that ``config`` names.
 
     Built-in data, a folder and a hub data set bring their own parts (``train``, ``dev``,
-    ``test``). A single file without ``eval_data`` gives a seeded tenth of its rows up for
-    validation.
+    ``test``). A single file without ``eval_data``, and a hub data set without a validation part,
+    give a seeded tenth of their rows up for validation. Without a test part the validation rows
+    stand in for it.
     """
-    has_parts = not Path(config.data).is_file()
+    source = Path(config.data).expanduser()
     if config.eval_data is not None:
         valid = read_part(config, config.eval_data, "dev")
-        train = read_part(config, config.data, "train")
-        return Splits(train, valid, valid)
-    if has_parts:
-        train = read_part(config, config.data, "train")
-        valid = read_part(config, config.data, "dev")
-        has_test = not Path(config.data).is_dir() or (Path(config.data) / "test.jsonl").is_file()
-        return Splits(train, valid, read_part(config, config.data, "test") if has_test else valid)
+        return Splits(read_part(config, config.data, "train"), valid, valid)
     rows = read_part(config, config.data, "train")
+    if source.is_file():
+        return _held_out(rows, config)
+    if config.data == "builtin" or source.is_dir():
+        valid = read_part(config, config.data, "dev")
+        has_test = config.data == "builtin" or (source / "test.jsonl").is_file()
+        return Splits(rows, valid, read_part(config, config.data, "test") if has_test else valid)
+    held_out = _held_out(rows, config)
+    valid = _hub_part(config, "dev") or held_out.valid
+    train = rows if valid is not held_out.valid else held_out.train
+    return Splits(train, valid, _hub_part(config, "test") or valid)
+
+
+def _held_out(rows: list[Row], config: TrainConfig) -> Splits:
     if len(rows) < 2:
         raise IvraError(f"{config.data} has {len(rows)} row: expected at least 2 to hold one out")
+    rows = list(rows)
     random.Random(config.seed).shuffle(rows)
     cut = max(1, round(HELD_OUT * len(rows)))
     return Splits(rows[cut:], rows[:cut], rows[:cut])
+
+
+def _hub_part(config: TrainConfig, split: str) -> list[Row] | None:
+    """A part of a hub data set whose train part could be read; ``None`` if it has no such part."""
+    try:
+        return read_part(config, config.data, split)
+    except IvraError:
+        return None
 
 
 def read_part(config: TrainConfig, source: str, split: str) -> list[Row]:
     """Rows of one source, with the run's column names; a single file has no parts."""
     return read_rows(
         source,
-        None if Path(source).is_file() else split,
+        None if Path(source).expanduser().is_file() else split,
         text_column=config.text_column,
         pair_column=config.pair_column,
         label_column=config.label_column,

@@ -102,8 +102,11 @@ def train(
     second: Outcome | None = None
     if first is None or not first.interrupted:
         stage_hooks = (log, _KeepModule(path, module), *hooks)
-        stage = CriteriaStage(config, encoder, module, train_items, valid_items, stage_hooks)
-        second = stage.run()
+        try:
+            stage = CriteriaStage(config, encoder, module, train_items, valid_items, stage_hooks)
+            second = stage.run()
+        except KeyboardInterrupt:  # before the first step, while criteria are being built
+            second = Outcome(0, 0, None, interrupted=True)
         save_module(path, module)
         if config.train != "module":
             save_backbone(path, backbone)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 
 import entmax
@@ -213,6 +214,7 @@ def naive_evidence(
     """The value level: ``sum over layers and heads of u . v_j`` for the predicted class."""
     n, h, _, dv, _ = module.sizes
     u = module.value.detach().numpy()[PREDICTIONS[row]]
+    u = u / math.sqrt(u.size)  # the fan-in: layers x heads x features
     evidence = np.zeros(inputs[0].value.shape[2])
     for layer, head, j, d in np.ndindex(n, h, len(evidence), dv):
         group = head // (h // inputs[layer].value.shape[1])

@@ -21,6 +21,7 @@ from ivra.losses import (
     consistency_loss,
     hidden_distances,
     saliency_divergences,
+    scale_free_consistency_loss,
 )
 
 MakeBatch = Callable[..., Batch]
@@ -117,7 +118,7 @@ def test_the_loss_is_the_mean_ratio_over_the_other_rows(
     own = tokens_of(hidden, rows)
     distances = np.array([[naive_distance(a, b) for b in own] for a in own])
     view = view_of(rows, hidden, saliency)
-    found = Consistency()(view)
+    found = Consistency(scale_free=False)(view)
     assert list(found) == ["cons"]
     expected = naive_loss(naive_divergences(saliency, rows), distances)
     np.testing.assert_allclose(found["cons"].numpy(), expected, rtol=1e-5)
@@ -141,7 +142,7 @@ def test_the_loss_in_float32_is_the_one_in_float64(batch: MakeBatch) -> None:
         hidden.flatten(1), hidden.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
     )
     expected = naive_loss(naive_divergences(saliency, rows), exact.numpy())
-    found = Consistency()(view_of(rows, hidden.float(), saliency.float()))["cons"]
+    found = Consistency(scale_free=False)(view_of(rows, hidden.float(), saliency.float()))["cons"]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3)
 
 
@@ -158,7 +159,7 @@ def test_equal_rows_leave_each_other_out(batch: MakeBatch) -> None:
 
 def test_a_row_without_a_partner_has_no_loss(batch: MakeBatch) -> None:
     rows = batch([4])
-    found = Consistency()(view_of(rows, *drawn(rows, 3)))["cons"]
+    found = Consistency(scale_free=False)(view_of(rows, *drawn(rows, 3)))["cons"]
     assert found.tolist() == [0.0]
 
 
@@ -167,11 +168,11 @@ def test_the_gradient_pulls_the_saliencies_of_rows_together(batch: MakeBatch) ->
     hidden, saliency = drawn(rows, 4)
     scores = saliency.clamp_min(1e-9).log().requires_grad_()
     masked = torch.where(rows.explainable, scores, -torch.inf)
-    loss = Consistency()(view_of(rows, hidden, masked.softmax(-1))).total().sum()
+    loss = Consistency(scale_free=False)(view_of(rows, hidden, masked.softmax(-1))).total().sum()
     (slope,) = torch.autograd.grad(loss, scores)
     assert torch.isfinite(slope).all()
     moved = torch.where(rows.explainable, scores.detach() - 0.1 * slope, -torch.inf).softmax(-1)
-    assert Consistency()(view_of(rows, hidden, moved)).total().sum() < loss
+    assert Consistency(scale_free=False)(view_of(rows, hidden, moved)).total().sum() < loss
 
 
 def test_the_gradient_in_the_hidden_states_is_the_difference_quotient(batch: MakeBatch) -> None:
@@ -181,7 +182,7 @@ def test_the_gradient_in_the_hidden_states_is_the_difference_quotient(batch: Mak
     hidden[~rows.attention_mask] = 0
 
     def loss(states: Tensor) -> Tensor:
-        return Consistency()(view_of(rows, states, saliency)).total()
+        return Consistency(scale_free=False)(view_of(rows, states, saliency)).total()
 
     assert torch.autograd.gradcheck(loss, hidden.requires_grad_(), atol=1e-4)
 
@@ -230,7 +231,7 @@ def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
     losses = []
     for side in ("right", "left"):
         rows = batch([2, 7, 4], side)
-        losses.append(Consistency()(view_of(rows, *drawn(rows, 7)))["cons"])
+        losses.append(Consistency(scale_free=False)(view_of(rows, *drawn(rows, 7)))["cons"])
     torch.testing.assert_close(*losses)
     rows = batch([2, 7, 4, 20])
     hidden, saliency = drawn(rows, 7)
@@ -242,10 +243,48 @@ def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
             if isinstance(value, Tensor | tuple)
         },
     )
-    wide = Consistency()(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
+    wide = Consistency(scale_free=False)(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
     torch.testing.assert_close(losses[0], wide)
 
 
 def test_only_consistency_asks_for_hidden_states() -> None:
     assert Consistency.needs_hidden
     assert Consistency.better == "higher"
+
+
+@shapes
+@settings(max_examples=25, deadline=None)
+def test_the_scale_free_loss_is_the_mean_ratio_over_that_of_unrelated_pairs(
+    lengths: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch([*lengths, 5], side)
+    hidden, saliency = drawn(rows, seed)
+    own = tokens_of(hidden, rows)
+    distances = np.array([[naive_distance(a, b) for b in own] for a in own])
+    divergences = naive_divergences(saliency, rows)
+    pairs = ~np.eye(len(rows), dtype=bool)
+    unrelated = divergences[pairs].mean() * (1 / (distances[pairs] + 1e-8)).mean()
+    expected = np.array(naive_loss(divergences, distances)) / unrelated
+    found = Consistency()(view_of(rows, hidden, saliency))["cons"]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
+
+
+def test_the_scale_free_loss_has_no_way_out_in_equal_explanations() -> None:
+    """Divergences made ten times smaller change eq. 13 tenfold and the scale-free loss not."""
+    generator = torch.Generator().manual_seed(0)
+    distances = torch.rand(5, 5, generator=generator).double() + 1
+    distances = (distances + distances.T).fill_diagonal_(0)
+    divergences = torch.rand(5, 5, generator=generator).double().fill_diagonal_(0)
+    small, large = (scale_free_consistency_loss(x * divergences, distances) for x in (0.1, 1))
+    torch.testing.assert_close(small, large)
+    assert (
+        consistency_loss(0.1 * divergences, distances).sum() * 9.9
+        < consistency_loss(divergences, distances).sum()
+    )
+
+
+def test_the_scale_free_loss_falls_when_far_rows_are_explained_more_differently() -> None:
+    distances = torch.tensor([[0.0, 1, 4], [1, 0, 4], [4, 4, 0]], dtype=torch.float64)
+    agreeing = scale_free_consistency_loss(distances.clone(), distances).mean()
+    opposed = scale_free_consistency_loss((5 - distances).fill_diagonal_(0), distances).mean()
+    assert agreeing < 1 < opposed

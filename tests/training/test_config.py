@@ -22,7 +22,7 @@ def test_the_defaults_fit() -> None:
     config = make_config({})
     assert config == TrainConfig()
     assert config.criteria == "sim,suff"
-    assert config.levels == ("feature", "head", "layer")
+    assert config.levels == ("feature", "head", "layer", "value")
     assert config.bins == AOPC_BINS
     assert config.is_tiny
 
