@@ -110,6 +110,10 @@ class Criterion(nn.Module, ABC):
     needs_hidden: ClassVar[bool] = False
     """Whether ``view.hidden`` is read."""
 
+    selects: ClassVar[bool] = True
+    """Whether ``metric`` may decide which iteration is kept: false where values at different
+    steps cannot be compared. If no criterion of a run selects, the last iteration is kept."""
+
     @classmethod
     def build(cls, setup: Setup) -> Self:
         """Make one for a run; override to take something from ``setup``."""

@@ -38,11 +38,13 @@ class Simulatability(Criterion):
     Each step the student takes one gradient step on its own rows (``inner_step``), then a
     further, *pilot* step on them is tried; its held-out cross-entropy on the current batch,
     differentiated through the pilot step, is the loss. The term's value is that cross-entropy in
-    nats. The metric is simulation accuracy: the share of rows on which both predict the same.
+    nats. The metric is simulation accuracy: the share of rows on which both predict the same. It
+    follows the student's own progress, so it has no say in which iteration is kept.
     """
 
     name = "sim"
     better = "higher"
+    selects = False
 
     def __init__(self, student: Student) -> None:
         super().__init__()

@@ -55,6 +55,10 @@ class TrainConfig(BaseModel):
         None, description="weight decay of stage 1 (default: 0.01, or 0.3 for a tiny model)"
     )
 
+    finetune_label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="label smoothing of stage 1 (default: 0, or 0.1 for a tiny model)"
+    )
+
     epochs: Positive = Field(3.0, description="epochs of stage 2, the criteria")
     max_steps: Count | None = Field(None, description="at most this many steps of stage 2")
     lr: Positive = Field(0.05, description="learning rate of the attention module")

@@ -16,7 +16,7 @@ class LogEntry(TypedDict):
     step: int
     split: Literal["train", "valid"]
     terms: dict[str, float]
-    score: NotRequired[float]
+    score: NotRequired[float | None]
     best: NotRequired[bool]
 
 

@@ -21,9 +21,12 @@ class Objective(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """A score (higher is better) by which the best iteration is kept, and what is logged."""
+    """A score (higher is better) by which the best iteration is kept, and what is logged.
 
-    score: float
+    ``None`` makes no claim: the latest iteration is kept.
+    """
+
+    score: float | None
     terms: dict[str, float]
 
 
@@ -147,8 +150,7 @@ class _BestKeeper:
         self.step = 0
 
     def offer(self, step: int, validation: Validation) -> bool:
-        previous = -math.inf if self.best is None else self.best.score
-        if not validation.score > previous and not (math.isnan(previous) or self.best is None):
+        if self.best is not None and not _better(validation.score, self.best.score):
             return False
         self.best, self.step = validation, step
         self._copies = [p.detach().clone() for p in self._parameters]
@@ -160,6 +162,11 @@ class _BestKeeper:
         with torch.no_grad():
             for parameter, copy in zip(self._parameters, self._copies, strict=True):
                 parameter.copy_(copy)
+
+
+def _better(score: float | None, best: float | None) -> bool:
+    """Whether ``score`` takes the place of ``best``; no score and NaN never hold theirs."""
+    return score is None or best is None or math.isnan(best) or score > best
 
 
 def trainable(module: nn.Module, wanted: bool) -> list[nn.Parameter]:

@@ -61,9 +61,13 @@ def finetune(
     decay = config.finetune_weight_decay
     if decay is None:
         decay = 0.3 if config.is_tiny else 0.01
+    smoothing = config.finetune_label_smoothing
+    if smoothing is None:  # a saturated model has no gradient left to explain itself by
+        smoothing = 0.1 if config.is_tiny else 0.0
 
     def objective(batch: Batch) -> Objective:
-        loss = functional.cross_entropy(backbone.encode(batch).logits, batch.labels)
+        logits = backbone.encode(batch).logits
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
         return Objective(loss, {"task": loss.item()})
 
     def validate() -> Validation:
@@ -181,8 +185,9 @@ class CriteriaStage:
     def validate(self) -> Validation:
         """Metrics of every criterion on the validation rows.
 
-        Their weighted sum, signed so that higher is better, is the score (plus accuracy where
-        the backbone trains). Tokens are removed as if they were deleted, whatever training does.
+        The weighted sum of those that may select, signed so that higher is better, is the score
+        (plus accuracy where the backbone trains). Tokens are removed as if they were deleted,
+        whatever training does.
         """
         totals = dict.fromkeys(self.weights, 0.0)
         right = 0
@@ -193,13 +198,15 @@ class CriteriaStage:
             for criterion in self.criteria:
                 totals[criterion.name] += criterion.metric(view).sum().item()
         means = {name: total / len(items) for name, total in totals.items()}
-        score = sum(
+        signed = [
             self.weights[c.name] * (means[c.name] if c.better == "higher" else -means[c.name])
             for c in self.criteria
-        )
+            if c.selects
+        ]
+        score = sum(signed) if signed else None
         if self.trains_backbone:
             means["accuracy"] = right / len(items)
-            score += means["accuracy"]
+            score = None if score is None else score + means["accuracy"]
         return Validation(score, means)
 
     def _schedule(self, steps: int, per_epoch: int) -> Callable[[int], float]:
