@@ -55,8 +55,9 @@ class TrainConfig(BaseModel):
         None, description="weight decay of stage 1 (default: 0.01, or 0.3 for a tiny model)"
     )
 
-    finetune_label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="label smoothing of stage 1 (default: 0, or 0.1 for a tiny model)"
+    finetune_masking: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="share of rows partly masked in stage 1 (default: 0, or 0.2 for a tiny model)",
     )
 
     epochs: Positive = Field(3.0, description="epochs of stage 2, the criteria")
@@ -87,8 +88,8 @@ class TrainConfig(BaseModel):
     )
     removal: Literal["attention", "embedding"] | None = Field(
         None,
-        description="how training removes tokens (default: embedding where the model knows a "
-        "mask token from its pretraining, else attention)",
+        description="how training removes tokens (default: embedding where there is a mask "
+        "token, else attention)",
     )
 
     student: str | None = Field(None, description="model of sim's student (default: the model)")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -46,6 +46,18 @@ def accuracy(backbone: Backbone, encoder: Encoder, items: Sequence[Item]) -> flo
     return right / len(items)
 
 
+def masked_words(batch: Batch, mask_id: int, share: float) -> Batch:
+    """``batch`` with a random part of the words of a ``share`` of its rows turned into ``mask_id``.
+
+    Each such row draws how much of it is masked, from nothing to everything explainable.
+    """
+    rows, length = batch.input_ids.shape
+    device = batch.input_ids.device
+    part = torch.rand(rows, 1, device=device) * (torch.rand(rows, 1, device=device) < share)
+    chosen = (torch.rand(rows, length, device=device) < part) & batch.explainable
+    return replace(batch, input_ids=batch.input_ids.masked_fill(chosen, mask_id))
+
+
 def finetune(
     config: TrainConfig,
     encoder: Encoder,
@@ -61,13 +73,13 @@ def finetune(
     decay = config.finetune_weight_decay
     if decay is None:
         decay = 0.3 if config.is_tiny else 0.01
-    smoothing = config.finetune_label_smoothing
-    if smoothing is None:  # a saturated model has no gradient left to explain itself by
-        smoothing = 0.1 if config.is_tiny else 0.0
+    share = config.finetune_masking
+    if share is None:  # what a pretrained model knows of its mask token
+        share = 0.2 if config.is_tiny and backbone.tokenizer.mask_token is not None else 0.0
 
     def objective(batch: Batch) -> Objective:
-        logits = backbone.encode(batch).logits
-        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        batch = masked_words(batch, backbone.tokenizer.mask_token_id, share) if share else batch
+        loss = functional.cross_entropy(backbone.encode(batch).logits, batch.labels)
         return Objective(loss, {"task": loss.item()})
 
     def validate() -> Validation:
@@ -115,9 +127,8 @@ class CriteriaStage:
         self.backbone = self.encoder.backbone.eval()
         self.trains_backbone = self.config.train != "module"
         self.weights = dict(parse_criteria(self.config.criteria))
-        # A mask token that the model has never seen is noise, not an absence.
-        knows_mask = self.backbone.tokenizer.mask_token is not None and not self.config.is_tiny
-        self.removal = self.config.removal or ("embedding" if knows_mask else "attention")
+        has_mask = self.backbone.tokenizer.mask_token is not None
+        self.removal = self.config.removal or ("embedding" if has_mask else "attention")
         self.train = list(self.train)
         self.needs_hidden = False
         setup = Setup(
