@@ -69,6 +69,8 @@ def main() -> None:
                     seed=seed,
                     finetune="never",
                     levels=LEVELS[levels],
+                    lr=0.05,
+                    removal="embedding",
                     max_steps=arguments.steps,
                     max_length=arguments.max_length,
                     validations=3,

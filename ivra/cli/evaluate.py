@@ -36,8 +36,8 @@ EXAMPLES = 12
     help="what the trained module stands beside",
 )
 @click.option("--students", default=3, show_default=True, help="students of --sim")
-@click.option("--student-rows", default=300, show_default=True, help="rows each student learns")
-@click.option("--student-epochs", type=float, help="passes over them  [default: 8, tiny: 40]")
+@click.option("--student-rows", default=500, show_default=True, help="rows each student learns")
+@click.option("--student-epochs", type=float, help="passes over them  [default: 8, tiny: 30]")
 @click.option("--seed", default=0, show_default=True, help="seed of the students")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")

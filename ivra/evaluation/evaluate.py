@@ -36,7 +36,7 @@ class EvalConfig:
         explainers: what the trained module stands beside.
         students: how many students simulate, for each explainer.
         student_rows: rows each of them learns from.
-        student_epochs: passes over those rows (default: 8, or 40 for a tiny model).
+        student_epochs: passes over those rows (default: 8, or 30 for a tiny model).
         seed: of the students.
     """
 
@@ -46,7 +46,7 @@ class EvalConfig:
     rows: int | None = None
     explainers: tuple[str, ...] = BASELINES
     students: int = 3
-    student_rows: int = 300
+    student_rows: int = 500
     student_epochs: float | None = None
     seed: int = 0
 
@@ -220,7 +220,7 @@ def _plan(run: Run, config: EvalConfig) -> StudentPlan:
     tiny = run.config.is_tiny
     return StudentPlan(
         rows=config.student_rows,
-        epochs=config.student_epochs or (40.0 if tiny else 8.0),
+        epochs=config.student_epochs or (30.0 if tiny else 8.0),
         lr=1e-3 if tiny else 5e-5,
         beta=run.config.student_beta,
         batch_size=run.config.batch_size,

@@ -60,9 +60,9 @@ class TrainConfig(BaseModel):
         description="share of rows partly masked in stage 1 (default: 0, or 0.2 for a tiny model)",
     )
 
-    epochs: Positive = Field(3.0, description="epochs of stage 2, the criteria")
+    epochs: Positive = Field(6.0, description="epochs of stage 2, the criteria")
     max_steps: Count | None = Field(None, description="at most this many steps of stage 2")
-    lr: Positive = Field(0.05, description="learning rate of the attention module")
+    lr: Positive = Field(0.02, description="learning rate of the attention module")
     backbone_lr: Positive = Field(2e-5, description="learning rate of the backbone in stage 2")
     schedule: Literal["linear", "step", "constant"] = Field(
         "linear", description="how learning rates decay; step: by --decay every two epochs"
@@ -86,10 +86,8 @@ class TrainConfig(BaseModel):
     topk_gradient: str = Field(
         "sigmoid", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
-    removal: Literal["attention", "embedding"] | None = Field(
-        None,
-        description="how training removes tokens (default: embedding where there is a mask "
-        "token, else attention)",
+    removal: Literal["attention", "embedding"] = Field(
+        "attention", description="how training removes tokens"
     )
 
     student: str | None = Field(None, description="model of sim's student (default: the model)")

@@ -127,8 +127,6 @@ class CriteriaStage:
         self.backbone = self.encoder.backbone.eval()
         self.trains_backbone = self.config.train != "module"
         self.weights = dict(parse_criteria(self.config.criteria))
-        has_mask = self.backbone.tokenizer.mask_token is not None
-        self.removal = self.config.removal or ("embedding" if has_mask else "attention")
         self.train = list(self.train)
         self.needs_hidden = False
         setup = Setup(
@@ -173,7 +171,7 @@ class CriteriaStage:
             logits=encoding.logits,
             saliency=self.module(encoding.readings, batch.explainable, encoding.predictions),
             hidden=encoding.hidden,
-            rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.removal),
+            rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.config.removal),
             on=self.view,
         )
 

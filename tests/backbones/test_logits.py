@@ -56,7 +56,7 @@ def test_the_weights_are_loud_enough_for_a_wrong_input_to_show(
     variants = [item, without(item, 3), swapped(item, 3), *items[2:]]
     logits = reference_logits(backbone, variants)
     for other in logits[1:]:
-        assert (other - logits[0]).abs().max() > 1e-2
+        assert (other - logits[0]).abs().max() > 2e-3
 
 
 @both_sides

@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_keeps_the_best_weights_as_it_says() -> None:
         return Objective(loss * float("nan") if len(slide.path) == 4 else loss, {})
 
     with pytest.raises(IvraError, match="the last good weights are kept"):
-        run(slide, 5, objective=objective, validate=scores(0, 2.0, 1.0, 1.0), validations=5)
+        run(slide, 5, objective=objective, validate=scores(0.0, 2.0, 1.0, 1.0), validations=5)
     assert slide.parameter.item() == pytest.approx(-1, rel=1e-4)
 
 
