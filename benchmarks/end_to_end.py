@@ -48,7 +48,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for cell in cells(arguments.data):
-        result = run_cell(cell, arguments.output, arguments.runs)
+        places = {arguments.data: "$IVRA_DATA"} if arguments.data else {}
+        result = run_cell(cell, arguments.output, arguments.runs, places=places)
         run = load_run(arguments.runs / cell.name)
         explained = explain(run, read_splits(run.config).test[:2])
         print(cell.name, [round(sum(row.saliency), 6) for row in explained])

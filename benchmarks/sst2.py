@@ -79,7 +79,8 @@ def main() -> None:
                 evaluation = EvalConfig(metrics=("accuracy", "aopc"), explainers=EXPLAINERS)
                 group = f"{criterion}-{levels.replace(' ', '-')}"
                 cell = Cell(group, training, evaluation)
-                result = run_cell(cell, arguments.output, arguments.runs)
+                places = {model: "MiniLM fine-tuned on SST-2", arguments.data: "$IVRA_DATA"}
+                result = run_cell(cell, arguments.output, arguments.runs, places=places)
                 for explainer in ("ivra", *EXPLAINERS):
                     values = [figure(result, explainer, metric) for metric in ("comp", "suff")]
                     rows.append([cell.name, explainer, *(f"{value:.3f}" for value in values)])

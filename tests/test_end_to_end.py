@@ -1,5 +1,6 @@
 """From data to a run and back: training, loading, repeating, interrupting."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -260,7 +261,7 @@ def test_a_backbone_that_trains_is_saved_as_it_was_kept(
         assert torch.equal(left, right)
     validation = [e for e in log_of(run) if e["stage"] == "criteria" and e["split"] == "valid"]
     assert all(set(entry["terms"]) == {"suff", "accuracy"} for entry in validation)
-    step = [e for e in log_of(run) if e["stage"] == "criteria" and e["split"] == "train"][0]
+    step = next(e for e in log_of(run) if e["stage"] == "criteria" and e["split"] == "train")
     assert "task" in step["terms"]
     assert watch.calls == [
         ("begin", "finetune", 6),
@@ -288,7 +289,7 @@ def test_pairs_of_texts_are_trained_and_explained(
         json.dumps(
             {"premise": a, "hypothesis": b, "label": "no" if i % 2 else "yes"},
         )
-        for i, (a, b) in enumerate(zip(texts, texts[1:], strict=False))
+        for i, (a, b) in enumerate(itertools.pairwise(texts))
     ]
     data.write_text("\n".join(lines) + "\n", encoding="utf-8")
     config = make_config(data=str(data), max_steps=1, max_length=96)

@@ -3,9 +3,10 @@
 import json
 import shutil
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ivra.evaluation import EvalConfig, evaluate
@@ -33,11 +34,18 @@ class Cell:
         return f"{self.group}-seed{self.training.seed}"
 
 
-def run_cell(cell: Cell, output: Path, runs: Path, device: str = "cpu") -> Result:
+def run_cell(
+    cell: Cell,
+    output: Path,
+    runs: Path,
+    device: str = "cpu",
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> Result:
     """The evaluation of a cell: read from ``output/<name>.json`` if it is there, else made.
 
     The run itself stands in ``runs/<name>``: a finished one is not trained again, the remains of
-    one that was killed are removed.
+    one that was killed are removed. ``places`` are folders of this machine, and what stands for
+    each in the JSON.
     """
     target = output / f"{cell.name}.json"
     if target.is_file():
@@ -52,6 +60,10 @@ def run_cell(cell: Cell, output: Path, runs: Path, device: str = "cpu") -> Resul
     result: Result = evaluate(run, cell.evaluation)
     result["cell"] = {"group": cell.group, "evaluation": asdict(cell.evaluation)}
     result["training"] = run.record
+    text = json.dumps(result)
+    for folder_here, name in places.items():
+        text = text.replace(json.dumps(folder_here)[1:-1], name)
+    result = json.loads(text)
     write_json_atomic(target, result)
     return result
 

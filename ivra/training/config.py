@@ -92,7 +92,7 @@ class TrainConfig(BaseModel):
 
     student: str | None = Field(None, description="model of sim's student (default: the model)")
     student_rows: Count = Field(500, description="rows that sim's student learns from")
-    student_lr: Positive | None = Field(None, description="learning rate of the student's SGD")
+    student_lr: Positive = Field(0.01, description="learning rate of the student's SGD")
     student_warmup: Annotated[int, Field(ge=0)] | None = Field(
         None,
         description="steps of AdamW that sim's student learns before (default: 0, tiny: 200)",

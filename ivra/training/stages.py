@@ -232,8 +232,9 @@ class CriteriaStage:
         count = min(config.student_rows, len(self.train) // 2)
         study, self.train = self.train[:count], self.train[count:]
         stream = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
-        rate = config.student_lr or (0.1 if config.is_tiny else 0.02)
-        student = ScaffoldedStudent(backbone, module, stream, rate, config.student_beta)
+        student = ScaffoldedStudent(
+            backbone, module, stream, config.student_lr, config.student_beta
+        )
         warmup = config.student_warmup
         if warmup is None:
             warmup = 200 if config.is_tiny else 0

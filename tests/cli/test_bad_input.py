@@ -24,6 +24,9 @@ Contents = Callable[[Path], dict[str, bytes]]
 GOOD = '{"text": "good", "label": "positive"}\n{"text": "bad", "label": "negative"}\n'
 
 
+each_command = pytest.mark.parametrize("command", ["train", "eval", "explain"])
+
+
 def refused(result: Result, *pieces: str) -> None:
     """The result is one line that holds ``pieces``, and exit code 2."""
     assert isinstance(result.exception, SystemExit), result.exception
@@ -57,14 +60,14 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     return made
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "explain"])
+@each_command
 def test_a_missing_data_file(call: Call, trained: Run, tmp_path: Path, command: str) -> None:
     run = [] if command == "train" else [trained.path]
     missing = tmp_path / "missing.jsonl"
     refused(call(command, *run, "--data", missing), f"{missing}: no such file or directory")
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "explain"])
+@each_command
 @pytest.mark.parametrize("bad", ['{"text": "good", "label"', "[1]", '{"txt": "good"}'])
 def test_a_bad_line_is_named(
     call: Call, trained: Run, write: Callable[[str], Path], command: str, bad: str
@@ -84,7 +87,7 @@ def test_an_unknown_label_in_evaluation_data(
     assert not (path.parent / "runs").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "explain"])
+@each_command
 @pytest.mark.parametrize("text", ["", "  \\t "])
 def test_an_empty_text_in_a_file(
     call: Call, trained: Run, write: Callable[[str], Path], command: str, text: str
@@ -103,7 +106,7 @@ def test_an_empty_text_on_the_command_line(call: Call, trained: Run, text: str) 
 def test_a_text_of_special_tokens_alone(
     call: Call, trained: Run, write: Callable[[str], Path]
 ) -> None:
-    special = " ".join(trained.backbone.tokenizer.all_special_tokens[:1] * 3)
+    special = " ".join([trained.backbone.tokenizer.sep_token] * 3)
     refused(call("explain", trained.path, "--text", special), "text 1: no token is left to explain")
     path = write(GOOD + json.dumps({"text": special, "label": "positive"}) + "\n")
     refused(call("eval", trained.path, "--data", path), f"{path}:3: no token is left to explain")
@@ -290,8 +293,8 @@ def test_a_name_that_exists(call: Call, trained: Run, flags: list[str]) -> None:
 
 def test_an_output_folder_that_cannot_be_made(call: Call, flags: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    refused(call(*flags, "--output", tmp_path / "file"), str(tmp_path / "file"))
-    refused(call(*flags, "--output", tmp_path / "file" / "runs"), "cannot make the run folder")
+    for output in (tmp_path / "file", tmp_path / "file" / "runs"):
+        refused(call(*flags, "--output", output), f"cannot make the run folder {output}")
 
 
 def test_an_unknown_command_and_flag(call: Call) -> None:
@@ -350,7 +353,6 @@ def test_a_disk_that_is_full_when_the_configuration_is_saved(
     [
         ("ivra.training.run.save_file", "no-module"),
         ("transformers.PreTrainedModel.save_pretrained", "no-model"),
-        ("ivra.training.run.os.replace", "no-rename"),
     ],
 )
 def test_a_disk_that_is_full_when_weights_are_saved(

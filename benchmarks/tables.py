@@ -1,0 +1,126 @@
+"""Write the tables of the README from the JSON in ``benchmarks/results``.
+
+python benchmarks/tables.py            # rewrites README.md between its markers
+python benchmarks/tables.py --check    # exit code 1 if it is not up to date
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ivra.storage import write_text_atomic
+from ivra.studies import figure, markdown, spread
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+START, END = "<!-- results -->", "<!-- end of results -->"
+TITLES = {
+    "ivra": "ivra (trained)",
+    "untrained": "ivra, untrained",
+    "attention": "mean attention",
+    "attention-last": "last-layer attention",
+    "input-x-gradient": "Input x Gradient",
+    "random": "random",
+}
+
+
+def read(pattern: str) -> list[dict]:
+    """All results whose path fits ``pattern``, sorted by name."""
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob(pattern))]
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash where the figure is undefined."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def sst2() -> str:
+    """MiniLM on SST-2: one row an explainer, trained rows first."""
+    found = [r for r in read("sst2/*.json") if "all-levels" in r["cell"]["group"]]
+    if not found:
+        return ""
+    rows = []
+    for result in found:
+        values = [number(figure(result, "ivra", metric)) for metric in ("comp", "suff")]
+        rows.append([f"ivra, trained for `{result['criteria']}`", *values])
+    for name in ("untrained", "attention", "attention-last", "input-x-gradient", "random"):
+        values = [number(figure(found[0], name, metric)) for metric in ("comp", "suff")]
+        rows.append([TITLES[name], *values])
+    count = found[0]["data"]["rows"]
+    accuracy = found[0]["accuracy"]["accuracy"]
+    return (
+        f"MiniLM (6 layers) fine-tuned on SST-2, {count} test rows, accuracy {accuracy:.3f}, "
+        "backbone frozen, one seed; AOPC by deletion, one forward pass an explanation "
+        "(Input x Gradient: two and a backward). `python benchmarks/sst2.py`, "
+        "`benchmarks/results/sst2/`.\n\n"
+        + markdown(["explanation", "COMP (higher is better)", "SUFF (lower is better)"], rows)
+    )
+
+
+def builtin() -> str:
+    """Criteria on the built-in data, each on its own metric."""
+    groups: dict[str, list[dict]] = {}
+    for result in read("builtin/*.json"):
+        groups.setdefault(result["cell"]["group"], []).append(result)
+    if not groups:
+        return ""
+    names = ("ivra", "untrained", "attention", "attention-last", "random")
+    rows = [
+        [
+            f"`{group}`",
+            *(spread(figure(result, name, group) for result in found) for name in names),
+            spread(figure(result, "ivra", "plausibility") for result in found),
+        ]
+        for group, found in groups.items()
+    ]
+    seeds = sorted({result["config"]["seed"] for found in groups.values() for result in found})
+    accuracy = spread(r["accuracy"]["accuracy"] for found in groups.values() for r in found)
+    header = ["trained for and measured by", *(TITLES[name] for name in names), "AUC to evidence"]
+    return (
+        f"Built-in data, tiny ELECTRA, seeds {', '.join(map(str, seeds))}: mean (least to "
+        f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}. "
+        "`python benchmarks/builtin.py`, `benchmarks/results/builtin/`.\n\n"
+        + markdown(header, rows)
+    )
+
+
+def explain_time() -> str:
+    """Time of an explanation over that of a plain forward pass."""
+    found = read("explain_time.json")
+    if not found:
+        return ""
+    rows = [
+        [name, f"{values['ratio_to_plain_forward']:.2f}"]
+        for name, values in found[0]["figures"].items()
+    ]
+    return (
+        f"Time to explain {found[0]['rows']} rows of {found[0]['length']} tokens with MiniLM, over "
+        f"a plain fused-attention forward of the same batch ({found[0]['threads']} CPU threads). "
+        "`python benchmarks/explain_time.py`, `benchmarks/results/explain_time.json`.\n\n"
+        + markdown(["", "x plain forward"], rows)
+    )
+
+
+def readme(text: str) -> str:
+    """``text`` with everything between the markers made anew."""
+    before, _, rest = text.partition(START)
+    after = rest.partition(END)[2] if END in rest else rest
+    body = "\n".join(part for part in (sst2(), builtin(), explain_time()) if part)
+    return f"{before}{START}\n\n{body}\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    path = ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = readme(old)
+    if arguments.check:
+        sys.exit(0 if old == new else 1)
+    write_text_atomic(path, new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What each command prints and writes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import Result
+
+from ivra.explainers import STATIC
+from ivra.losses import known_criteria
+from ivra.training import Run, TrainConfig, load_run, versions
+from ivra.version import __version__
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def copy(trained: Run, tmp_path: Path) -> Path:
+    """The trained run where a test may write into it."""
+    return Path(shutil.copytree(trained.path, tmp_path / "copy"))
+
+
+def done(result: Result) -> str:
+    """What a command that went well printed."""
+    assert result.exit_code == 0, result.output
+    assert result.exception is None
+    return result.stdout
+
+
+def test_plugins_lists_criteria_explainers_and_models(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = done(call("plugins"))
+    for name in (*known_criteria(), *STATIC, "ivra", "tiny-electra", "xlm-roberta"):
+        assert any(f" {name} " in f" {line} " for line in printed.splitlines()), name
+
+
+def test_env_prints_the_versions(call: Call) -> None:
+    printed = done(call("env"))
+    for name, version in versions().items():
+        assert f"{name:14} {version}" in printed
+
+
+def test_the_version_is_that_of_the_package(call: Call) -> None:
+    assert done(call("--version")) == f"ivra, version {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "explain", "plugins", "env"])
+def test_help_names_every_command_and_describes_each(call: Call, command: str) -> None:
+    assert f"  {command} " in done(call("--help"))
+    assert "Usage: " in done(call(command, "-h"))
+
+
+def test_help_needs_no_pytorch() -> None:
+    code = (
+        "import sys; from ivra.cli.main import main; main(['--help'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_eval_prints_a_table_and_writes_json(call: Call, copy: Path) -> None:
+    printed = done(call("eval", copy, "--aopc", "--accuracy"))
+    for title in ("ivra (trained)", "untrained module", "mean attention", "random"):
+        assert title in printed
+    assert "accuracy 0." in printed or "accuracy 1." in printed
+    written = json.loads((copy / "eval-test.json").read_text())
+    assert f"written to {copy / 'eval-test.json'}" in printed
+    assert written["data"]["rows"] == 16
+    assert set(written["figures"]) == {"ivra", "untrained", "attention", "attention-last", "random"}
+    assert {"comp", "suff", "comp_by_bin", "suff_by_bin"} == set(written["figures"]["ivra"])
+    assert f"{written['figures']['ivra']['comp']:.3f}" in printed
+
+
+def test_eval_writes_where_it_is_told(call: Call, copy: Path, folder: Path, tmp_path: Path) -> None:
+    target, page = tmp_path / "figures.json", tmp_path / "page.html"
+    arguments = ("--plausibility", "--rows", "5", "--explainers", "random", "--split", "dev")
+    printed = done(call("eval", copy, *arguments, "--json", target, "--html", page))
+    written = json.loads(target.read_text())
+    assert written["data"] == written["data"] | {"split": "dev", "rows": 5}
+    assert set(written["figures"]) == {"ivra", "random"}
+    assert not list(copy.glob("eval-*"))
+    assert "How the model decides" in page.read_text()
+    assert str(page) in printed
+    printed = done(call("eval", copy, "--accuracy", "--data", folder / "dev.jsonl"))
+    assert json.loads((copy / "eval-dev.json").read_text())["data"]["rows"] == 32
+
+
+def test_eval_simulates(call: Call, copy: Path) -> None:
+    small = ("--students=2", "--student-rows=16", "--student-epochs=1", "--explainers=random")
+    printed = done(call("eval", copy, "--sim", *small))
+    assert "no explanation" in printed
+    figures = json.loads((copy / "eval-test.json").read_text())["figures"]
+    assert all(len(figures[name]["sim_values"]) == 2 for name in ("ivra", "random", "none"))
+
+
+def test_explain_prints_each_text_with_its_prediction(call: Call, trained: Run) -> None:
+    printed = done(call("explain", trained.path, "--text", "not good .", "--text", "so [bad] !"))
+    assert "text 1" in printed
+    assert "text 2" in printed
+    plain = printed.replace("[", "").replace("]", "")
+    assert "not good ." in plain
+    assert "so bad !" in plain
+    assert "positive" in printed or "negative" in printed
+
+
+def test_explain_writes_numbers_and_a_page(
+    call: Call, trained: Run, folder: Path, tmp_path: Path
+) -> None:
+    numbers, page = tmp_path / "rows.json", tmp_path / "rows.html"
+    data = ("--data", folder / "test.jsonl", "--rows", "3", "--explainers", "ivra,random")
+    done(call("explain", trained.path, *data, "--json", numbers, "--html", page))
+    rows = json.loads(numbers.read_text())
+    assert [row["explainer"] for row in rows] == ["ivra", "random"] * 3
+    for row in rows:
+        assert row["confidence"] == max(row["probabilities"].values())
+        assert sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+        (text,) = row["texts"]
+        for token in row["tokens"]:
+            if token["explainable"]:
+                assert text[token["start"] : token["end"]].strip()
+            else:
+                assert token["saliency"] == 0
+        if row["explainer"] == "ivra":
+            assert sum(t["saliency"] for t in row["tokens"]) == pytest.approx(1.0, abs=1e-5)
+    html = page.read_text()
+    assert html.lower().startswith("<!doctype html>")
+    assert "<script" not in html
+
+
+def test_explain_takes_pairs_and_folders(call: Call, trained: Run, folder: Path) -> None:
+    printed = done(call("explain", trained.path, "--text", "a good film", "--pair", "never dull"))
+    assert "never" in printed
+    printed = done(call("explain", trained.path, "--data", folder, "--split", "dev", "--rows", "1"))
+    assert "dev.jsonl:1" in printed.replace("\n", "")
+
+
+def test_a_flag_wins_over_the_file_and_the_merged_configuration_is_saved(
+    call: Call, flags: list[str], tmp_path: Path
+) -> None:
+    path, runs = tmp_path / "run.yaml", tmp_path / "runs"
+    path.write_text("max_steps: 1\nseed: 3\nlr: 0.01\nbins: [10, 50]\nlevels: head,layer\n")
+    quick = [flag for flag in flags if not flag.startswith("--max-steps")]
+    arguments = ("--config", path, "--seed", "4", "--output", runs, "--name", "merged")
+    printed = done(call(*quick, *arguments))
+    assert f"run written to {runs / 'merged'}" in printed
+    assert "suff" in printed
+    assert os.readlink(runs / "latest") == "merged"
+    saved = yaml.safe_load((runs / "merged" / "config.yaml").read_text())
+    assert saved["seed"] == 4
+    assert saved["lr"] == 0.01
+    assert saved["max_steps"] == 1
+    assert saved["bins"] == [10.0, 50.0]
+    assert saved["levels"] == ["head", "layer"]
+    assert saved["clip"] == TrainConfig().clip  # a default, written out
+    assert load_run(runs / "latest").config.model_dump(mode="json") == saved
+
+
+def test_a_saved_configuration_trains_the_same_run_again(
+    call: Call, trained: Run, tmp_path: Path
+) -> None:
+    config = trained.path / "config.yaml"
+    done(call("train", "--config", config, "--output", tmp_path, "--name", "again"))
+    for name in ("config.yaml", "module.safetensors", "model/model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (trained.path / name).read_bytes()
+
+
+def test_the_latest_run_is_the_default(
+    call: Call, trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.path, tmp_path / "runs" / "latest")
+    monkeypatch.chdir(tmp_path)
+    done(call("explain", "--text", "good"))
+    done(call("eval", "--accuracy", "--rows", "4"))
+    assert (tmp_path / "runs" / "latest" / "eval-test.json").is_file()
