@@ -16,12 +16,17 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     renamed; line ends are written as they are, a symbolic link is followed. Whatever goes wrong
     (no such folder, no permission, a full disk, an interrupt), ``path`` is as it was before and
     the temporary file is gone. File system errors and text that UTF-8 cannot hold (unpaired
-    surrogates) become an :class:`IvraError` of one line.
+    surrogates) become an :class:`IvraError` of one line. What is no regular file (a pipe, a
+    device such as /dev/stdout) is written to as it stands, never replaced.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         content = text.encode("utf-8")
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as special:
+                special.write(content)
+            return
         # os.open, unlike the tempfile module, honours the user's umask.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:

@@ -95,7 +95,7 @@ def _config(source: str) -> PreTrainedConfig:
 def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise IvraError(
             f"cannot load a tokenizer from '{source}' ({_first_line(error)}): expected "
             "tokenizer.json beside the weights"

@@ -29,7 +29,11 @@ def quiet() -> None:
 
 
 def bars() -> Progress:
-    """Progress bars on standard error, with the time left and the current terms."""
+    """Progress bars on standard error, with the time left and the current terms.
+
+    Not started yet, and silent where standard error is no terminal, so that an error stays the
+    one line there.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -37,6 +41,7 @@ def bars() -> Progress:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[terms]}"),
         console=messages,
+        disable=not messages.is_terminal,
     )
 
 
@@ -56,6 +61,7 @@ class Bars(Hooks):
 
     def on_begin(self, stage: str, steps: int) -> None:
         """A new bar."""
+        self._progress.start()
         self._task = self._progress.add_task(STAGES[stage], total=steps, terms="")
 
     def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:

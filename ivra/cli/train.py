@@ -45,9 +45,12 @@ def _run(
     values |= {key: value for key, value in flags.items() if value is not None}
     config = make_config(values, config_file or "command line")
     quiet()
-    with bars() as progress:
-        hook = Bars(progress)
+    progress = bars()
+    hook = Bars(progress)
+    try:
         run = train(config, output=output, name=name, device=device, hooks=(hook,))
+    finally:
+        progress.stop()
     _report(run, hook)
 
 

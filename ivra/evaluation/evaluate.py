@@ -1,5 +1,6 @@
 """``evaluate``: every figure of a run beside what it must be compared with."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class EvalConfig:
                 raise IvraError(f"{name} is {getattr(self, name)}: expected at least 1")
         if self.rows is not None and self.rows < 1:
             raise IvraError(f"rows is {self.rows}: expected at least 1")
+        epochs = self.student_epochs
+        if epochs is not None and not 0 < epochs < math.inf:
+            raise IvraError(f"student_epochs is {epochs}: expected more than 0")
 
 
 class _Sheet:

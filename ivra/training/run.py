@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,11 @@ def new_folder(output: Path, name: str) -> Path:
         IvraError: it exists, or cannot be made.
     """
     path = output / name
+    if os.path.lexists(path):
+        raise IvraError(f"{path} exists already: choose another name with --name, or remove it")
     try:
         output.mkdir(parents=True, exist_ok=True)
         path.mkdir()
-    except FileExistsError as error:
-        raise IvraError(
-            f"{path} exists already: choose another name with --name, or remove it"
-        ) from error
     except OSError as error:
         raise IvraError(f"cannot make the run folder {path}: {error.strerror}") from error
     return path
@@ -94,6 +93,8 @@ def save_backbone(path: Path, backbone: Backbone) -> None:
     with _one_line(f"cannot save the model to {path / 'model'}"):
         backbone.model.save_pretrained(path / "model")
         backbone.tokenizer.save_pretrained(path / "model")
+        for weights in (path / "model").glob("*.safetensors"):  # written for the owner alone
+            shutil.copymode(path / "model" / "config.json", weights)
 
 
 def save_module(path: Path, module: InterpretableAttention) -> None:
@@ -103,7 +104,8 @@ def save_module(path: Path, module: InterpretableAttention) -> None:
     tensors = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters()}
     try:
         with _one_line(f"cannot save the attention module to {path}"):
-            save_file(tensors, temporary)
+            save_file(tensors, temporary)  # for the owner alone, whatever the umask
+            shutil.copymode(path / MODULE, temporary)
             os.replace(temporary, path / WEIGHTS)
     finally:
         temporary.unlink(missing_ok=True)

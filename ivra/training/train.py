@@ -10,6 +10,7 @@ import torch
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
 from ivra.data import fingerprint
+from ivra.errors import IvraError
 from ivra.losses import parse_criteria
 from ivra.training.config import TrainConfig
 from ivra.training.log import JsonlLog
@@ -34,6 +35,21 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device called ``name``.
+
+    Raises:
+        IvraError: PyTorch does not know it, or it is not there.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IvraError(f"cannot use the device '{name}' ({reason}): try cpu or cuda") from error
+    return device
 
 
 def default_name(config: TrainConfig) -> str:
@@ -80,10 +96,11 @@ def train(
         IvraError: anything the user can mend, before earlier runs are touched.
     """
     started = time.time()
+    where = usable_device(device)
     seed_everything(config.seed)
     splits = read_splits(config)
     labels = labels_of(splits.train, config.data)
-    backbone = load_backbone(config.model, labels, seed=config.seed).to(device)
+    backbone = load_backbone(config.model, labels, seed=config.seed).to(where)
     encoder = Encoder(backbone, config.max_length, config.batch_size)
     train_items, valid_items = encoder.items(splits.train), encoder.items(splits.valid)
     random.Random(config.seed).shuffle(train_items)
