@@ -31,8 +31,8 @@ $(VENV)/.installed-dev: setup.cfg constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 demo: $(VENV)/.installed
-	$(BIN)/ivra train --criteria sim,suff --name $(DEMO)
-	$(BIN)/ivra eval --html runs/latest/report.html
+	$(BIN)/ivra train --criteria comp,suff --name $(DEMO)
+	$(BIN)/ivra eval --students 1 --html runs/latest/report.html
 	@echo "The page is at $(CURDIR)/runs/$(DEMO)/report.html"
 
 test: $(VENV)/.installed-test
