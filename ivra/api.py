@@ -98,13 +98,13 @@ def write_report(
         rows: what :func:`explain` returned.
         result: what :func:`ivra.evaluate` returned, if the figures should be on the page.
     """
-    facts = {"data": run.config.data, "seed": str(run.config.seed)}
+    facts = {"Data": run.config.data, "Seed": str(run.config.seed)}
     if result is not None:
         data: Mapping[str, object] = result["data"]  # type: ignore[assignment]
-        facts["rows"] = f"{data['rows']} ({data['split']})"
+        facts["Rows"] = f"{data['rows']} ({data['split']})"
         accuracy = result.get("accuracy")
         if isinstance(accuracy, Mapping):
-            facts["accuracy"] = f"{accuracy['accuracy']:.3f}"
+            facts["Accuracy"] = f"{accuracy['accuracy']:.3f}"
     page = Page(
         title="How the model decides",
         run=run.name,
