@@ -90,7 +90,7 @@ class InterpretableAttention(nn.Module):
 
     Args:
         sizes: layers, heads, features, value features and classes of the backbone.
-        levels: any non-empty subset of ``feature, head, layer, value``; ``()`` gives the
+        levels: any subset of ``feature, head, layer, value``; ``()`` gives the
             untrained start (the mean of all heads' attention logits).
         reading: see above.
         coefficients_norm: ``softmax | sparsemax | entmax15`` of the coefficients (unused by
