@@ -54,8 +54,8 @@ def sst2() -> str:
         f"MiniLM (6 layers) fine-tuned on SST-2, {count} test rows, accuracy {accuracy:.3f}, "
         f"backbone frozen, one seed, {used['max_steps']} steps at rate {used['lr']} with "
         f"removal by {used['removal']}, all four levels; AOPC by deletion, "
-        "one forward pass an explanation (Input x Gradient: two and a backward). `python benchmarks/sst2.py`, "
-        "`benchmarks/results/sst2/`.\n\n"
+        "one forward pass an explanation (Input x Gradient: two and a backward). "
+        "`python benchmarks/sst2.py`, `benchmarks/results/sst2/`.\n\n"
         + markdown(["explanation", "COMP (higher is better)", "SUFF (lower is better)"], rows)
     )
 
