@@ -23,6 +23,7 @@ evidence that is known to the character and that neither a word list nor a posit
 from ivra.data.batch import Batch, Item, Row, Span, collate
 from ivra.data.builtin import builtin_rows
 from ivra.data.encoding import NO_LABEL, batches, encode_rows
+from ivra.data.eraser import document_ids, document_tokens
 from ivra.data.readers import fingerprint, label_names, read_rows
 from ivra.data.tokenizer import builtin_tokenizer
 
@@ -36,6 +37,8 @@ __all__ = [
     "builtin_rows",
     "builtin_tokenizer",
     "collate",
+    "document_ids",
+    "document_tokens",
     "encode_rows",
     "fingerprint",
     "label_names",

@@ -19,7 +19,9 @@ class Row:
     ``texts`` holds one text, or two for a pair (premise, hypothesis). ``rationale`` holds the
     spans of each text that a human marked; ``None`` says that nobody annotated the row, which
     is not the same as an empty tuple of spans (annotated, and nothing was marked).
-    ``where`` names file and line for error messages.
+    ``where`` names file and line for error messages. ``docids`` is empty but for ERASER data
+    (:mod:`ivra.data.eraser`): there it names the document that each text is, or is ``None`` for
+    a query, which the model reads but which may receive no saliency and is never removed.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Row:
     label: str | None = None
     rationale: tuple[tuple[Span, ...], ...] | None = None
     where: str = ""
+    docids: tuple[str | None, ...] = ()
 
 
 class Item(NamedTuple):

@@ -44,7 +44,8 @@ def encode_rows(
 
     ``explainable`` tokens are those that stand for visible text: neither special (added by the
     tokenizer, or typed into the text as in "[SEP]"; the unknown token does count as text) nor
-    blank (GPT-2's and Llama's lone spaces and line breaks). ``word`` numbers the
+    blank (GPT-2's and Llama's lone spaces and line breaks) nor part of an ERASER query
+    (``row.docids`` is ``None`` there). ``word`` numbers the
     whitespace-delimited words of the row, over both texts, so that it means the same under
     every tokenizer and a reader can count along; "don't" is one word, punctuation belongs to
     the word it touches, and a script without blanks is one long word. Blank tokens have a
@@ -184,7 +185,8 @@ def _tokens(row: Row, encoding: Encoding, special: frozenset[int]) -> list[_Toke
         start, end = _trimmed(row.texts[segment], start, end)
         visible = start < end
         word = first_word[segment] + bisect_right(starts[segment], start) - 1 if visible else -1
-        tokens.append(_Token(segment, (start, end), visible, word))
+        query = bool(row.docids) and row.docids[segment] is None
+        tokens.append(_Token(segment, (start, end), visible and not query, word))
     return tokens
 
 

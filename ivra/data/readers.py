@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ivra.data.batch import Row
 from ivra.data.builtin import builtin_rows
+from ivra.data.eraser import eraser_rows, eraser_splits, is_eraser
 from ivra.data.fields import Columns, row_from_record, shown
 from ivra.data.hub import hub_records
 from ivra.errors import IvraError, unknown_name
@@ -38,6 +39,8 @@ def read_rows(
     * a ``.csv`` or ``.tsv`` file with a header line (fields quoted as Excel does; a column
       ``rationale`` holds the spans as JSON);
     * a directory holding ``{train,dev,test}.jsonl``, of which ``split`` picks one;
+    * an ERASER directory (:mod:`ivra.data.eraser`), likewise by ``split``; "dev" there means
+      ``val.jsonl``, and its columns are fixed;
     * ``"builtin"``, the generated data set (:mod:`ivra.data.builtin`), likewise by ``split``;
     * else the name of a Hugging Face data set, "name" or "name:config", likewise by ``split``;
       "dev" there means "validation". Its columns ``id`` and ``rationale`` are not read.
@@ -53,6 +56,11 @@ def read_rows(
         if any(vars(columns).values()):
             raise IvraError("the built-in data set has fixed columns; leave the column flags out.")
         return builtin_rows(_known_split("builtin", split, SPLITS))
+    folder = Path(source).expanduser()
+    if folder.is_dir() and is_eraser(folder, _jsonl):
+        if any(vars(columns).values()):
+            raise IvraError(f"{source}: ERASER data has fixed columns; leave the column flags out.")
+        return _eraser(folder, str(source), split)
     rows: list[Row] = []
     labelled = False
     fields: list[str] = []
@@ -79,6 +87,19 @@ def fingerprint(rows: Iterable[Row]) -> str:
         content = json.dumps([row.texts, row.label, row.rationale], ensure_ascii=True)
         digest.update(content.encode("ascii") + b"\n")
     return digest.hexdigest()
+
+
+def _eraser(folder: Path, source: str, split: str | None) -> list[Row]:
+    found = eraser_splits(folder)
+    if not found:
+        raise IvraError(
+            f"{source}: expected ERASER data to have train.jsonl, val.jsonl or test.jsonl, found "
+            f"none of them."
+        )
+    rows = eraser_rows(folder, _known_split(source, split, found), _jsonl)
+    if not rows:
+        raise IvraError(f"{source}: no rows in its split '{split}'; expected at least one.")
+    return _distinct(rows)
 
 
 def _records(source: str, split: str | None) -> Iterator[Record]:
