@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ivra.version import __version__
 
 if TYPE_CHECKING:
-    from ivra.api import explain, write_report
+    from ivra.api import explain, export_eraser, write_report
     from ivra.errors import IvraError
     from ivra.evaluation import EvalConfig, evaluate
     from ivra.losses import Criterion, Terms, View
@@ -34,6 +34,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "explain",
+    "export_eraser",
     "load",
     "train",
     "write_report",
@@ -50,6 +51,7 @@ _WHERE = {
     "View": ("ivra.losses", "View"),
     "evaluate": ("ivra.evaluation", "evaluate"),
     "explain": ("ivra.api", "explain"),
+    "export_eraser": ("ivra.api", "export_eraser"),
     "load": ("ivra.training", "load_run"),
     "train": ("ivra.training", "train"),
     "write_report": ("ivra.api", "write_report"),

@@ -2,13 +2,34 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
-from ivra.data import Row
+from ivra.data import Item, Row, document_ids
 from ivra.errors import IvraError
-from ivra.evaluation import predict, token_scores
+from ivra.evaluation import (
+    EraserScores,
+    EvalConfig,
+    Reduced,
+    eraser_figures,
+    eraser_scores,
+    evaluation_rows,
+    predict,
+    rationale_share,
+    token_scores,
+)
 from ivra.explainers import Explainer, ModuleExplainer, static_explainer
-from ivra.reports import ExplainedRow, LogRecord, Page, write_html
+from ivra.losses import AOPC_BINS
+from ivra.reports import (
+    EraserDocument,
+    EraserInstance,
+    EraserReduced,
+    ExplainedRow,
+    LogRecord,
+    Page,
+    write_eraser,
+    write_html,
+)
 from ivra.reports.results import summary_rows
 from ivra.training import Run
 from ivra.training.log import read_log
@@ -82,6 +103,57 @@ def _explainer(run: Run, name: str) -> Explainer:
     if name == ModuleExplainer.name:
         return ModuleExplainer(run.module)
     return static_explainer(name)
+
+
+def export_eraser(
+    path: str | Path, run: Run, config: EvalConfig | None = None, explainer: str = "ivra"
+) -> dict[str, object]:
+    """Predictions and explanations in ERASER's results format, which its scorer reads.
+
+    Args:
+        path: the JSON Lines file to write, a line a row.
+        run: from :func:`ivra.load` or :func:`ivra.train`.
+        config: which rows (``data``, ``split``, ``rows``); the scorer needs all of a split.
+        explainer: ``"ivra"`` (the trained module) or the name of a static explainer.
+
+    Returns:
+        The benchmark's figures of what was written, as
+        :func:`~ivra.evaluation.eraser_figures` defines them, with ``explainer``, and the ``share``
+        of words in a hard rationale.
+
+    Raises:
+        IvraError: data that cannot be read, an unknown explainer, a file that cannot be written.
+    """
+    backbone = run.backbone.eval()
+    rows, _ = evaluation_rows(run, config or EvalConfig())
+    items = run.encoder.items(rows, labelled=False)
+    ranking = token_scores(_explainer(run, explainer), backbone, items)
+    share = rationale_share(items)
+    percents = sorted({*AOPC_BINS, *run.config.bins})
+    found = eraser_scores(backbone, items, ranking, share, percents)
+    pairs = zip(items, found, strict=True)
+    write_eraser(path, [_instance(item, row, backbone.labels) for item, row in pairs])
+    return {"explainer": explainer, "share": share, **eraser_figures(items, found)}
+
+
+def _instance(item: Item, row: EraserScores, labels: Sequence[str]) -> EraserInstance:
+    def by_class(scores: Sequence[float]) -> dict[str, float]:
+        return dict(zip(labels, scores, strict=True))
+
+    def both(scores: Reduced) -> EraserReduced:
+        return EraserReduced(by_class(scores.without), by_class(scores.only))
+
+    docids = [docid for docid in document_ids(item.row) if docid is not None]
+    documents = zip(docids, row.hard, row.soft, strict=True)
+    return EraserInstance(
+        annotation_id=item.row.id,
+        documents=tuple(EraserDocument(*document) for document in documents),
+        classification=labels[row.prediction],
+        scores=by_class(row.whole),
+        reduced=both(row.reduced),
+        # In decimals: 0.3 percent is 0.003, as a scorer's threshold is written, and not 0.3 / 100.
+        thresholds={float(Decimal(repr(p)) / 100): both(s) for p, s in row.by_percent.items()},
+    )
 
 
 def write_report(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ivra.api import explain, write_report
+from ivra.api import explain, export_eraser, write_report
 from ivra.cli.console import console, messages, quiet
 from ivra.evaluation import BASELINES, METRICS, EvalConfig, evaluate
 from ivra.reports import results_table
@@ -41,6 +41,12 @@ EXAMPLES = 12
 @click.option("--seed", default=0, show_default=True, help="seed of the students")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")
+@click.option(
+    "--export-eraser",
+    "eraser_path",
+    type=click.Path(dir_okay=False),
+    help="predictions and rationales in ERASER's results format",
+)
 def eval_command(
     run: str,
     wanted: tuple[str, ...],
@@ -54,6 +60,7 @@ def eval_command(
     seed: int,
     json_path: str | None,
     html_path: str | None,
+    eraser_path: str | None,
 ) -> None:
     """Measure RUN (default: the latest) on test rows, beside the usual baselines.
 
@@ -75,6 +82,9 @@ def eval_command(
     loaded = load_run(run)
     with messages.status("reading rows") as status:
         result = evaluate(loaded, config, lambda what: status.update(what))
+        if eraser_path is not None:
+            status.update("ERASER's results format")
+            result["eraser"] = export_eraser(eraser_path, loaded, config)
     target = json_path or str(loaded.path / f"eval-{Path(data).stem if data else split}.json")
     write_json_atomic(target, result)
     console.print(results_table(result))
@@ -82,6 +92,8 @@ def eval_command(
     if isinstance(accuracy, dict):
         console.print(f"accuracy {accuracy['accuracy']:.3f}, macro F1 {accuracy['macro_f1']:.3f}")
     console.print(f"written to {target}", soft_wrap=True, highlight=False)
+    if eraser_path is not None:
+        console.print(f"ERASER: {Path(eraser_path).resolve()}", soft_wrap=True, highlight=False)
     if html_path is not None:
         _write_page(html_path, loaded, config, result)
         console.print(f"page: {Path(html_path).resolve()}", soft_wrap=True, highlight=False)

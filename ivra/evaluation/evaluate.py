@@ -104,7 +104,7 @@ def evaluate(
     """
     started = time.time()
     backbone = run.backbone.eval()
-    rows, source = _rows(run, config)
+    rows, source = evaluation_rows(run, config)
     labelled = all(row.label is not None for row in rows)
     items = run.encoder.items(rows, labelled=labelled)
     metrics = _metrics(config, items, labelled)
@@ -148,7 +148,8 @@ def evaluate(
     }
 
 
-def _rows(run: Run, config: EvalConfig) -> tuple[list[Row], str]:
+def evaluation_rows(run: Run, config: EvalConfig) -> tuple[list[Row], str]:
+    """The rows to judge on, and where they come from."""
     if config.data is not None:
         rows, source = read_part(run.config, config.data, config.split), config.data
     else:

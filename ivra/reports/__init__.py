@@ -3,6 +3,13 @@
 Plain data in, text out: nothing here knows torch, a model or a batch.
 """
 
+from ivra.reports.eraser import (
+    EraserDocument,
+    EraserInstance,
+    EraserReduced,
+    eraser_json,
+    write_eraser,
+)
 from ivra.reports.explained import ExplainedRow, Piece, by_example, cut, percent, top_pieces
 from ivra.reports.export import explain_json
 from ivra.reports.html import write_html
@@ -12,6 +19,9 @@ from ivra.reports.terminal import RenderedRows, render_rows
 
 __all__ = [
     "METRICS",
+    "EraserDocument",
+    "EraserInstance",
+    "EraserReduced",
     "ExplainedRow",
     "LogRecord",
     "Metric",
@@ -22,11 +32,13 @@ __all__ = [
     "Undefined",
     "by_example",
     "cut",
+    "eraser_json",
     "explain_json",
     "percent",
     "render_rows",
     "results_table",
     "summary_rows",
     "top_pieces",
+    "write_eraser",
     "write_html",
 ]

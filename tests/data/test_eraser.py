@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ivra.backbones import load_backbone
@@ -107,6 +108,7 @@ def test_evidences_become_marks_of_the_models_tokens(tmp_path: Path) -> None:
     assert "".join(sorted(marked)) == "".join(sorted(["dull", "plot", ".", "but"]))
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.text(st.sampled_from("ab \n\t\r\u00a0\u2028\u3000"), min_size=1, max_size=12),
@@ -212,6 +214,16 @@ def test_val_is_the_validation_part_of_a_run(tmp_path: Path) -> None:
     ]
     (folder / "test.jsonl").unlink()
     assert [row.id for row in read_splits(TrainConfig(data=str(folder))).test] == ["v0"]
+
+
+def test_the_example_of_the_page(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    line, document = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "train.jsonl").write_text(line)
+    (tmp_path / "docs.jsonl").write_text(document)
+    (row,) = read_rows(tmp_path, "train")
+    assert row.rationale is not None
+    assert [row.texts[0][start:end] for start, end in row.rationale[0]] == ["not good"]
 
 
 def test_an_ordinary_folder_stays_one(tmp_path: Path) -> None:
