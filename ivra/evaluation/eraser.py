@@ -51,7 +51,9 @@ class EraserScores(NamedTuple):
 def documents_of(row: Row) -> list[tuple[int, tuple[Span, ...]]]:
     """Which texts are documents (and not queries), and the characters of their words."""
     tokens = document_tokens(row)
-    return [(place, tokens[place]) for place, name in enumerate(document_ids(row)) if name]
+    return [
+        (place, tokens[place]) for place, name in enumerate(document_ids(row)) if name is not None
+    ]
 
 
 class _Words(NamedTuple):
@@ -92,10 +94,8 @@ def eraser_scores(
     logits = predict(backbone, items, budget) if logits is None else logits
     places: dict[tuple[int, Keep], int] = {}
 
-    def place(row: int, keeps: tuple[Keep, Keep]) -> tuple[int, int]:
-        return tuple(  # type: ignore[return-value]
-            places.setdefault((row, keep), len(places)) for keep in keeps
-        )
+    def place(row: int, keep: Keep) -> int:
+        return places.setdefault((row, keep), len(places))
 
     soft, hard, wanted = [], [], []
     for row, (item, ranking) in enumerate(zip(items, scores, strict=True)):
@@ -105,18 +105,14 @@ def eraser_scores(
         soft.append(_soft(words, by_word))
         hard.append(_spans(words, top))
         inside = [word in top for word in words.of_token]
-        wanted.append(
-            [
-                place(row, _keeps(item, inside)),
-                *(place(row, cuts(item, ranking, percent)) for percent in percents),
-            ]
-        )
+        pairs = [_keeps(item, inside), *(cuts(item, ranking, percent) for percent in percents)]
+        wanted.append([(place(row, without), place(row, only)) for without, only in pairs])
     found = predict(backbone, [delete(items[row], keep) for row, keep in places], budget)
     probabilities = [tuple(row) for row in found.double().softmax(-1).tolist()]
     whole = [tuple(row) for row in logits.double().softmax(-1).tolist()]
     results = []
-    for row, pairs in enumerate(wanted):
-        first, *others = [Reduced(probabilities[a], probabilities[b]) for a, b in pairs]
+    for row, numbers in enumerate(wanted):
+        first, *others = [Reduced(probabilities[a], probabilities[b]) for a, b in numbers]
         by_percent = dict(zip(percents, others, strict=True))
         prediction = int(logits[row].argmax())
         results.append(
