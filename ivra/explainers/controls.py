@@ -1,5 +1,9 @@
-"""Explainers that know nothing, for comparison."""
+"""Explainers that know nothing, or should not be trusted to, for comparison.
 
+Random and trivial: Pruthi et al. 2022.
+"""
+
+import math
 import zlib
 
 import torch
@@ -7,7 +11,7 @@ import torch
 from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.explainers.explainer import Explainer
-from ivra.shapes import TokenScores
+from ivra.shapes import Saliency, TokenScores
 
 
 class RandomScores(Explainer):
@@ -28,3 +32,43 @@ class RandomScores(Explainer):
             mask = batch.explainable[row].cpu()
             scores[row, mask] = torch.rand(int(mask.sum()), generator=generator)
         return scores.to(backbone.device)
+
+
+class TrivialScores(Explainer):
+    """Tells the prediction by position: uniform over the first 10 % of a row's explainable tokens
+    for class 0, over the next 10 % for class 1, and so on; beyond the row's end from its start.
+
+    It leaks the label and explains nothing (Pruthi et al. 2022): a student without explanations
+    at test time must not gain by it. ``n = max(1, ceil(10 %))`` tokens a class.
+    """
+
+    name = "trivial"
+    summary = "leaks the prediction: the first 10 % of tokens for one class, the next for another"
+    is_saliency = True
+    share = 0.1
+
+    @torch.no_grad()
+    def explain(self, backbone: Backbone, batch: Batch) -> Saliency:
+        predictions = backbone.encode(batch).logits.argmax(-1).tolist()
+        saliency = torch.zeros(batch.explainable.shape)
+        for row, prediction in enumerate(predictions):
+            places = batch.explainable[row].cpu().nonzero()[:, 0]
+            count = max(1, math.ceil(self.share * len(places) - 1e-9))
+            chosen = (torch.arange(count) + prediction * count) % len(places)
+            saliency[row, places[chosen]] = 1 / count
+        return saliency.to(backbone.device)
+
+
+class MarkedTokens(Explainer):
+    """The human (or planted) rationale itself: uniform over the marked tokens of a row.
+
+    All 0, no point of the simplex, in rows in which nobody marked a token.
+    """
+
+    name = "true"
+    summary = "the rationale of the data, uniform over its tokens"
+    is_saliency = True
+
+    def explain(self, backbone: Backbone, batch: Batch) -> TokenScores:
+        marks = batch.rationale.float()
+        return marks / marks.sum(-1, keepdim=True).clamp_min(1)

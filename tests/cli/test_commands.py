@@ -74,7 +74,8 @@ def test_eval_prints_a_table_and_writes_json(call: Call, copy: Path) -> None:
     assert f"written to {copy / 'eval-test.json'}" in printed
     assert written["data"]["rows"] == 16
     assert set(written["figures"]) == {"ivra", "untrained", "attention", "attention-last", "random"}
-    assert {"comp", "suff", "comp_by_bin", "suff_by_bin"} == set(written["figures"]["ivra"])
+    keys = {"comp", "suff", "comp_by_bin", "suff_by_bin", "intervals"}
+    assert keys == set(written["figures"]["ivra"])
     assert f"{written['figures']['ivra']['comp']:.3f}" in printed
 
 
