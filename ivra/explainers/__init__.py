@@ -1,7 +1,7 @@
 """Explainers: the trained module's read-out, and everything it is compared with."""
 
 from ivra.explainers.attention import LastLayerAttention, MeanAttention, ReceivedAttention
-from ivra.explainers.controls import MarkedTokens, RandomScores, TrivialScores
+from ivra.explainers.controls import MarkedTokens, RandomScores, TrivialScores, trivial_saliency
 from ivra.explainers.explainer import Explainer
 from ivra.explainers.gradients import InputXGradient
 from ivra.explainers.module import ModuleExplainer, UntrainedExplainer
@@ -22,4 +22,5 @@ __all__ = [
     "UntrainedExplainer",
     "control",
     "static_explainer",
+    "trivial_saliency",
 ]

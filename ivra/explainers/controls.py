@@ -3,7 +3,6 @@
 Random and trivial: Pruthi et al. 2022.
 """
 
-import math
 import zlib
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.explainers.explainer import Explainer
-from ivra.shapes import Saliency, TokenScores
+from ivra.shapes import Labels, Saliency, TokenMask, TokenScores
 
 
 class RandomScores(Explainer):
@@ -34,29 +33,34 @@ class RandomScores(Explainer):
         return scores.to(backbone.device)
 
 
+def trivial_saliency(
+    explainable: TokenMask, predictions: Labels, percent: float = 10.0
+) -> Saliency:
+    """Tells the class by position: uniform over the first 10 % of a row's explainable tokens for
+    class 0, over the next 10 % for class 1, and so on; beyond the row's end from its start.
+
+    ``n = max(1, ceil(10 %))`` tokens for each class; every row needs an explainable token.
+    """
+    tokens = explainable.sum(-1, keepdim=True)
+    count = (tokens.double() * percent / 100 - 1e-9).ceil().clamp_min(1).long()
+    place = (explainable.cumsum(-1) - 1 - predictions[:, None] * count) % tokens
+    return torch.where(explainable & (place < count), 1.0 / count, 0.0)
+
+
 class TrivialScores(Explainer):
-    """Tells the prediction by position: uniform over the first 10 % of a row's explainable tokens
-    for class 0, over the next 10 % for class 1, and so on; beyond the row's end from its start.
+    """:func:`trivial_saliency` of the model's own prediction.
 
     It leaks the label and explains nothing (Pruthi et al. 2022): a student without explanations
-    at test time must not gain by it. ``n = max(1, ceil(10 %))`` tokens a class.
+    at test time must not gain by it.
     """
 
     name = "trivial"
     summary = "leaks the prediction: the first 10 % of tokens for one class, the next for another"
     is_saliency = True
-    share = 0.1
 
     @torch.no_grad()
     def explain(self, backbone: Backbone, batch: Batch) -> Saliency:
-        predictions = backbone.encode(batch).logits.argmax(-1).tolist()
-        saliency = torch.zeros(batch.explainable.shape)
-        for row, prediction in enumerate(predictions):
-            places = batch.explainable[row].cpu().nonzero()[:, 0]
-            count = max(1, math.ceil(self.share * len(places) - 1e-9))
-            chosen = (torch.arange(count) + prediction * count) % len(places)
-            saliency[row, places[chosen]] = 1 / count
-        return saliency.to(backbone.device)
+        return trivial_saliency(batch.explainable, backbone.encode(batch).logits.argmax(-1))
 
 
 class MarkedTokens(Explainer):
