@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ivra.evaluation.bootstrap import Bootstrap, Floats, Interval
-from ivra.evaluation.plausibility import Units, hard_rationales, iou_f1, rankings, rationale_share
+from ivra.evaluation.plausibility import Units, hard_rationales, iou_f1, marked_share, rankings
 
 TOKEN_KEYS = {
     "auc": "plausibility",
@@ -53,7 +53,7 @@ def plausibility_figures(
         **{f"{keys['recall_at']}_{k}": values for k, values in ranked.recall_at.items()},
     }
     reasons = {} if ranked.auc else dict.fromkeys(columns, NO_RANKING)
-    hard = hard_rationales(rows, rationale_share(rows) or 0.0)
+    hard = hard_rationales(rows, marked_share(rows) or 0.0)
     columns |= {
         keys["precision"]: hard.precision,
         keys["recall"]: hard.recall,

@@ -16,7 +16,7 @@ from ivra.evaluation.concentration import normalised_entropy, saliency_entropy, 
 from ivra.evaluation.config import DEFAULTS, METRICS, EvalConfig
 from ivra.evaluation.consistency import BATCH_ROWS, batch_correlations, mean_correlation
 from ivra.evaluation.downstream import accuracy_figures, against_plain
-from ivra.evaluation.plausibility import MATCH, rationale_share, token_units, word_units
+from ivra.evaluation.plausibility import MATCH, marked_share, token_units, word_units
 from ivra.evaluation.prediction import predict, token_scores
 from ivra.evaluation.sheet import Sheet
 from ivra.evaluation.students import add_simulation
@@ -175,11 +175,11 @@ def _plausibility(sheet: Sheet, scores: dict[str, list[Tensor]]) -> None:
             )
             sheet.add(name, figures, intervals)
             sheet.undefined |= reasons
-            share[level] = rationale_share(units)
+            share[level] = marked_share(units)
     sheet.settings["plausibility"] = {
         "recall_k": list(sheet.config.recall_k),
-        "hard_rationale": "top max(1, ceil(rationale_share * N)) of the N tokens or words",
-        "rationale_share": share,
+        "hard_rationale": "top max(1, ceil(marked_share * N)) of the N tokens or words",
+        "marked_share": share,
         "iou_match": MATCH,
         "word_score": "sum over its tokens",
     }

@@ -132,7 +132,7 @@ def rankings(rows: Sequence[Units], recall_k: Sequence[int] = ()) -> RankingFigu
     )
 
 
-def rationale_share(rows: Sequence[Units]) -> float | None:
+def marked_share(rows: Sequence[Units]) -> float | None:
     """Mean over the rows with a marked unit of the share of marked units; ``None`` without one."""
     shares = [float(row.marks.mean()) for row in rows if row.marks.any()]
     return math.fsum(shares) / len(shares) if shares else None
@@ -142,7 +142,7 @@ def hard_rationales(rows: Sequence[Units], share: float) -> HardFigures:
     """The top ``max(1, ceil(share * N))`` of the ``N`` units of a row against its marks.
 
     ERASER: a soft score becomes a hard rationale of the average length of human ones, ``share``
-    (:func:`rationale_share`). Only rows with a marked unit count. A span is a run of neighbouring
+    (:func:`marked_share`). Only rows with a marked unit count. A span is a run of neighbouring
     units of one text; a predicted span matches if its intersection over union with some marked
     span is 0.5 or more.
     """

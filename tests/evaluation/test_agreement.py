@@ -16,9 +16,9 @@ from ivra.evaluation import (
     Units,
     average_precision,
     hard_rationales,
+    marked_share,
     plausibility_figures,
     rankings,
-    rationale_share,
     recall_at,
     roc_auc,
     spans,
@@ -104,12 +104,12 @@ def test_hard_rationales_are_scored_as_eraser_does(rows: list[Units]) -> None:
     counted = [row for row in rows if row.marks.any()]
     figures, intervals, reasons = plausibility_figures(rows, TOKEN_KEYS, (3,), Bootstrap(20, 0))
     if not counted:
-        assert rationale_share(rows) is None
+        assert marked_share(rows) is None
         assert figures["token_f1"] is None
         assert figures["iou_f1"] is None
         assert reasons["iou_f1"] == "no row has a marked token"
         return
-    share = rationale_share(rows)
+    share = marked_share(rows)
     assert share == pytest.approx(np.mean([row.marks.mean() for row in counted]))
     assert share is not None
     expected = eraser(counted, share)
