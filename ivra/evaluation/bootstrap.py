@@ -3,7 +3,8 @@
 Efron and Tibshirani 1993, chapter 13 (percentile intervals).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 """Share of resamples that an interval holds."""
-CHUNK = 4_000_000
-"""Draws held in memory at a time."""
+CHUNK = 2_000_000
+"""Draws made at a time."""
+KEPT = 50_000_000
+"""Up to so many draws are kept for the next figure of the same rows, a byte each."""
 
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
@@ -28,15 +31,28 @@ def resampled_means(values: Floats, resamples: int, seed: int) -> Floats:
         ``(resamples, figures)``.
     """
     rows = len(values)
+    make = _kept if rows * resamples <= KEPT else _draws
+    means = [times.astype(np.float64) @ values / rows for times in make(rows, resamples, seed)]
+    return np.concatenate(means)
+
+
+def _draws(rows: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    """How often each resample draws each row, ``(some resamples, rows)`` at a time.
+
+    A row is expected once; more than 255 times does not happen.
+    """
     generator = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
     size = max(1, CHUNK // rows)
     for start in range(0, resamples, size):
         count = min(size, resamples - start)
         drawn = generator.integers(0, rows, (count, rows)) + rows * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
-        means[start : start + count] = times @ values / rows
-    return means
+        times = np.bincount(drawn.ravel(), minlength=count * rows)
+        yield times.reshape(count, rows).astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _kept(rows: int, resamples: int, seed: int) -> list[NDArray[np.uint8]]:
+    return list(_draws(rows, resamples, seed))
 
 
 def percentile_interval(samples: Floats) -> Interval:

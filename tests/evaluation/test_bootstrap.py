@@ -24,12 +24,19 @@ def test_the_interval_is_that_of_scipy_from_the_same_draws() -> None:
         assert ours[key] == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
-def test_every_resample_is_a_draw_of_rows_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.default_rng(2)
-    expected = [VALUES[generator.integers(0, 37, 37)].mean(0) for _ in range(50)]
-    np.testing.assert_allclose(resampled_means(VALUES, 50, 2), expected, atol=1e-12)
-    monkeypatch.setattr("ivra.evaluation.bootstrap.CHUNK", 100)  # two resamples at a time
-    np.testing.assert_allclose(resampled_means(VALUES, 50, 2), expected, atol=1e-12)
+@pytest.mark.parametrize(("chunk", "kept"), [(10**6, 10**6), (100, 10**6), (100, 0)])
+def test_every_resample_is_a_draw_of_rows_in_turn(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, kept: int
+) -> None:
+    """Also two resamples at a time, and whether the draws are kept or not."""
+    monkeypatch.setattr("ivra.evaluation.bootstrap.CHUNK", chunk)
+    monkeypatch.setattr("ivra.evaluation.bootstrap.KEPT", kept)
+    seed = chunk + kept
+    generator = np.random.default_rng(seed)
+    draws = [generator.integers(0, 37, 37) for _ in range(51)]
+    for values in (VALUES, 2 * VALUES[:, :1]):
+        expected = [values[draw].mean(0) for draw in draws]
+        np.testing.assert_allclose(resampled_means(values, 51, seed), expected, atol=1e-12)
 
 
 def test_figures_of_the_same_rows_share_the_draws() -> None:
