@@ -100,6 +100,7 @@ def eval_command(
     write_json_atomic(target, result)
     for table in results_tables(result):
         console.print(table)
+        console.print()
     for line in result_lines(result):
         console.print(line, highlight=False)
     console.print(f"written to {target}", soft_wrap=True, highlight=False)
