@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from ivra.api import explain
 from ivra.backbones import load_backbone
 from ivra.data import Batch, Row, read_rows
 from ivra.errors import IvraError
-from ivra.training import Hooks, Run, TrainConfig, Validation, load_run, train
+from ivra.evaluation import EvalConfig, evaluate
+from ivra.training import Hooks, Run, TrainConfig, Validation, load_plain, load_run, train
 
 torch.set_num_threads(1)
 
@@ -263,6 +265,20 @@ def test_a_backbone_that_trains_is_saved_as_it_was_kept(
     assert all(set(entry["terms"]) == {"suff", "accuracy"} for entry in validation)
     step = next(e for e in log_of(run) if e["stage"] == "criteria" and e["split"] == "train")
     assert "task" in step["terms"]
+    plain = load_plain(loaded)
+    assert plain is not None
+    assert not torch.equal(plain.encode(batch_of(run)).logits, seen(run)[0])
+    for name, value in trained.backbone.state_dict().items():  # the same seed, before stage 2
+        assert torch.equal(value, plain.state_dict()[name]), name
+    figures = evaluate(loaded, EvalConfig(metrics=("accuracy",)))["accuracy"]
+    before = evaluate(trained, EvalConfig(metrics=("accuracy",)))["accuracy"]
+    assert figures["plain"]["accuracy"] == before["accuracy"]
+    assert figures["plain"]["macro_f1"] == before["macro_f1"]
+    assert figures["plain"]["difference"] == pytest.approx(figures["accuracy"] - before["accuracy"])
+    shutil.rmtree(run.path / "plain")  # a run of an earlier version
+    figures = evaluate(loaded, EvalConfig(metrics=("accuracy",)))["accuracy"]
+    assert figures["plain"] is None
+    assert "train it again" in figures["plain_note"]
     assert watch.calls == [
         ("begin", "finetune", 6),
         ("end", "finetune", False),

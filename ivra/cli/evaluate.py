@@ -6,8 +6,10 @@ import click
 
 from ivra.api import explain, export_eraser, write_report
 from ivra.cli.console import console, messages, quiet
+from ivra.errors import IvraError
 from ivra.evaluation import BASELINES, METRICS, EvalConfig, evaluate
-from ivra.reports import results_table
+from ivra.explainers import CONTROLS
+from ivra.reports import result_lines, results_tables
 from ivra.storage import write_json_atomic
 from ivra.training import Run, load_run, read_splits
 from ivra.training.task import read_part
@@ -24,7 +26,10 @@ EXAMPLES = 12
 @click.option("--sim", "wanted", flag_value="sim", multiple=True, help="simulation accuracy")
 @click.option("--cons", "wanted", flag_value="cons", multiple=True, help="consistency")
 @click.option(
-    "--plausibility", "wanted", flag_value="plausibility", multiple=True, help="AUC to rationales"
+    "--plausibility", "wanted", flag_value="plausibility", multiple=True, help="AUC, AP, recall, F1"
+)
+@click.option(
+    "--entropy", "wanted", flag_value="entropy", multiple=True, help="entropy, size of support"
 )
 @click.option("--data", type=str, help="rows to judge on  [default: the run's own]")
 @click.option("--split", default="test", show_default=True, help="part of the data")
@@ -38,7 +43,17 @@ EXAMPLES = 12
 @click.option("--students", default=3, show_default=True, help="students of --sim")
 @click.option("--student-rows", default=500, show_default=True, help="rows each student learns")
 @click.option("--student-epochs", type=float, help="passes over them  [default: 8, tiny: 30]")
-@click.option("--seed", default=0, show_default=True, help="seed of the students")
+@click.option(
+    "--controls",
+    help=f"further students of --sim: {', '.join(CONTROLS)}  [default: all that the data allows]",
+)
+@click.option("--recall-k", default="5", show_default=True, help="k of recall@k, with commas")
+@click.option(
+    "--resamples", default=2000, show_default=True, help="of rows for 95 % intervals; 0: none"
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="seed of students, random scores, resamples"
+)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")
 @click.option(
@@ -57,6 +72,9 @@ def eval_command(
     students: int,
     student_rows: int,
     student_epochs: float | None,
+    controls: str | None,
+    recall_k: str,
+    resamples: int,
     seed: int,
     json_path: str | None,
     html_path: str | None,
@@ -76,6 +94,9 @@ def eval_command(
         students=students,
         student_rows=student_rows,
         student_epochs=student_epochs,
+        controls=None if controls is None else tuple(filter(None, controls.split(","))),
+        recall_k=_counts(recall_k),
+        resamples=resamples,
         seed=seed,
     )
     quiet()
@@ -87,16 +108,26 @@ def eval_command(
             result["eraser"] = export_eraser(eraser_path, loaded, config)
     target = json_path or str(loaded.path / f"eval-{Path(data).stem if data else split}.json")
     write_json_atomic(target, result)
-    console.print(results_table(result))
-    accuracy = result.get("accuracy")
-    if isinstance(accuracy, dict):
-        console.print(f"accuracy {accuracy['accuracy']:.3f}, macro F1 {accuracy['macro_f1']:.3f}")
+    for table in results_tables(result):
+        console.print(table)
+        console.print()
+    for line in result_lines(result):
+        console.print(line, highlight=False)
     console.print(f"written to {target}", soft_wrap=True, highlight=False)
     if eraser_path is not None:
         console.print(f"ERASER: {Path(eraser_path).resolve()}", soft_wrap=True, highlight=False)
     if html_path is not None:
         _write_page(html_path, loaded, config, result)
         console.print(f"page: {Path(html_path).resolve()}", soft_wrap=True, highlight=False)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise IvraError(
+            f"--recall-k is '{text}': expected whole numbers with commas between, such as 5,10"
+        ) from error
 
 
 def _write_page(path: str, run: Run, config: EvalConfig, result: dict[str, object]) -> None:

@@ -3,6 +3,7 @@
 Xie et al. 2024 (IvRA), equations 12 and 18.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,6 @@ from ivra.losses import batch_consistency, hidden_distances, saliency_divergence
 BATCH_ROWS = 32
 
 
-@torch.no_grad()
 def consistency(
     backbone: Backbone,
     items: Sequence[Item],
@@ -29,7 +29,25 @@ def consistency(
     undefined (fewer than 3 rows, constant distances) does not count, and ``None`` is returned if
     none does. Explainers whose scores are no saliency are projected by a softmax.
     """
-    found: dict[str, list[float]] = {explainer.name: [] for explainer in explainers}
+    found = batch_correlations(backbone, items, explainers, batch_rows)
+    return {name: mean_correlation(rhos) for name, rhos in found.items()}
+
+
+def mean_correlation(rhos: Sequence[float | None]) -> float | None:
+    """Mean of the batches that are defined; ``None`` if none is."""
+    defined = [rho for rho in rhos if rho is not None]
+    return math.fsum(defined) / len(defined) if defined else None
+
+
+@torch.no_grad()
+def batch_correlations(
+    backbone: Backbone,
+    items: Sequence[Item],
+    explainers: Sequence[Explainer],
+    batch_rows: int = BATCH_ROWS,
+) -> dict[str, list[float | None]]:
+    """Spearman's rho of every batch, for every explainer; ``None`` where it is undefined."""
+    found: dict[str, list[float | None]] = {explainer.name: [] for explainer in explainers}
     for start in range(0, len(items), batch_rows):
         batch = collate(items[start : start + batch_rows], backbone.pad_id, backbone.padding_side)
         batch = batch.to(backbone.device)
@@ -41,7 +59,5 @@ def consistency(
             if not explainer.is_saliency:
                 scores = masked_softmax(scores, batch.explainable)
             divergences = saliency_divergences(scores, batch.explainable, batch.attention_mask)
-            rho = batch_consistency(divergences, distances)
-            if rho is not None:
-                found[explainer.name].append(rho)
-    return {name: sum(rhos) / len(rhos) if rhos else None for name, rhos in found.items()}
+            found[explainer.name].append(batch_consistency(divergences, distances))
+    return found

@@ -1,93 +1,34 @@
 """``evaluate``: every figure of a run beside what it must be compared with."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from sklearn.metrics import accuracy_score, f1_score
+import torch
 from torch import Tensor
 
+from ivra.attention import masked_softmax
 from ivra.data import Item, Row, fingerprint
 from ivra.errors import IvraError, unknown_name
+from ivra.evaluation.agreement import TOKEN_KEYS, WORD_KEYS, plausibility_figures
 from ivra.evaluation.aopc import aopc
-from ivra.evaluation.consistency import BATCH_ROWS, consistency
-from ivra.evaluation.plausibility import plausibility_auc
+from ivra.evaluation.bootstrap import LEVEL
+from ivra.evaluation.concentration import normalised_entropy, saliency_entropy, support_size
+from ivra.evaluation.config import DEFAULTS, METRICS, EvalConfig
+from ivra.evaluation.consistency import BATCH_ROWS, batch_correlations, mean_correlation
+from ivra.evaluation.downstream import accuracy_figures, against_plain
+from ivra.evaluation.plausibility import MATCH, marked_share, token_units, word_units
 from ivra.evaluation.prediction import predict, token_scores
-from ivra.evaluation.simulation import StudentPlan, simulation_accuracy
+from ivra.evaluation.sheet import Sheet
+from ivra.evaluation.students import add_simulation
 from ivra.explainers import Explainer, ModuleExplainer, static_explainer
 from ivra.shapes import Logits
-from ivra.training import Run, read_splits, versions
-from ivra.training.student import new_student
+from ivra.training import Run, load_plain, read_splits, versions
 from ivra.training.task import read_part
-
-METRICS = ("accuracy", "aopc", "sim", "cons", "plausibility")
-BASELINES = ("untrained", "attention", "attention-last", "random")
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """What to measure, and on which rows.
-
-    Args:
-        metrics: of :data:`METRICS`; empty means all that the data allows.
-        data: rows to judge on (default: the run's own data).
-        split: the part of them, where the source has parts.
-        rows: at most this many rows.
-        explainers: what the trained module stands beside.
-        students: how many students simulate, for each explainer.
-        student_rows: rows each of them learns from.
-        student_epochs: passes over those rows (default: 8, or 30 for a tiny model).
-        seed: of the students.
-    """
-
-    metrics: tuple[str, ...] = ()
-    data: str | None = None
-    split: str = "test"
-    rows: int | None = None
-    explainers: tuple[str, ...] = BASELINES
-    students: int = 3
-    student_rows: int = 500
-    student_epochs: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise unknown_name("metric", metric, list(METRICS))
-        for name in ("students", "student_rows"):
-            if getattr(self, name) < 1:
-                raise IvraError(f"{name} is {getattr(self, name)}: expected at least 1")
-        if self.rows is not None and self.rows < 1:
-            raise IvraError(f"rows is {self.rows}: expected at least 1")
-        epochs = self.student_epochs
-        if epochs is not None and not 0 < epochs < math.inf:
-            raise IvraError(f"student_epochs is {epochs}: expected more than 0")
-
-
-class _Sheet:
-    """What one evaluation measures on, and its figures as they come in."""
-
-    def __init__(
-        self,
-        run: Run,
-        config: EvalConfig,
-        items: Sequence[Item],
-        explainers: Sequence[Explainer],
-        progress: Callable[[str], None],
-    ) -> None:
-        self.run = run
-        self.config = config
-        self.items = items
-        self.explainers = explainers
-        self.progress = progress
-        self.figures: dict[str, dict[str, object]] = {e.name: {} for e in explainers}
-        self.undefined: dict[str, str] = {}
 
 
 def evaluate(
     run: Run,
-    config: EvalConfig = EvalConfig(),
+    config: EvalConfig = DEFAULTS,
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, object]:
     """Measure a run.
@@ -96,8 +37,9 @@ def evaluate(
         A JSON-ready mapping. ``figures[explainer][metric]`` holds the numbers - ``comp`` and
         ``suff`` (AOPC, differences of probabilities), ``sim`` (median share of rows), ``cons``
         (Spearman's rho), ``plausibility`` (AUC) - or ``None`` where one is undefined, with the
-        reason in ``undefined``. ``accuracy`` holds the model's own. ``settings``, ``versions``,
-        ``seed``, ``config`` and the data's fingerprint say where they come from.
+        reason in ``undefined``; ``figures[explainer]["intervals"]`` their 95 % intervals.
+        ``tests`` compares students. ``accuracy`` holds the model's own. ``settings``,
+        ``versions``, ``seed``, ``config`` and the data's fingerprint say where they come from.
 
     Raises:
         IvraError: data that cannot be read, or a metric asked for that the data does not allow.
@@ -108,7 +50,7 @@ def evaluate(
     labelled = all(row.label is not None for row in rows)
     items = run.encoder.items(rows, labelled=labelled)
     metrics = _metrics(config, items, labelled)
-    sheet = _Sheet(run, config, items, _explainers(run, config), progress)
+    sheet = Sheet(run, config, items, _explainers(run, config), progress)
     result: dict[str, object] = {
         "run": run.name,
         "model": run.config.model,
@@ -121,25 +63,27 @@ def evaluate(
         },
         "figures": sheet.figures,
         "undefined": sheet.undefined,
+        "tests": sheet.tests,
     }
     progress("predictions")
     logits = predict(backbone, items)
     if "accuracy" in metrics:
-        result["accuracy"] = _accuracy(run, items, logits)
-    if {"aopc", "plausibility"} & set(metrics):
+        result["accuracy"] = _accuracy(sheet, logits)
+    if {"aopc", "plausibility", "entropy"} & set(metrics):
         progress("explanations")
         scores = {e.name: token_scores(e, backbone, items) for e in sheet.explainers}
         if "aopc" in metrics:
             _aopc(sheet, scores, logits)
         if "plausibility" in metrics:
             _plausibility(sheet, scores)
+        if "entropy" in metrics:
+            _entropy(sheet, scores)
     if "cons" in metrics:
         _consistency(sheet)
-    plan = _plan(run, config)
     if "sim" in metrics:
-        _simulation(sheet, plan)
+        add_simulation(sheet)
     return result | {
-        "settings": _settings(run, config, plan),
+        "settings": _settings(run, config) | sheet.settings,
         "seed": config.seed,
         "config": run.config.model_dump(mode="json"),
         "training": {key: run.record.get(key) for key in ("data", "seed", "versions")},
@@ -179,80 +123,106 @@ def _metrics(config: EvalConfig, items: Sequence[Item], labelled: bool) -> tuple
 
 
 def _explainers(run: Run, config: EvalConfig) -> list[Explainer]:
-    return [ModuleExplainer(run.module), *(static_explainer(name) for name in config.explainers)]
+    static = (static_explainer(name, config.seed) for name in config.explainers)
+    return [ModuleExplainer(run.module), *static]
 
 
-def _accuracy(run: Run, items: Sequence[Item], logits: Logits) -> dict[str, object]:
+def _accuracy(sheet: Sheet, logits: Logits) -> dict[str, object]:
+    run, items, classes = sheet.run, sheet.items, sheet.run.backbone.sizes.classes
     gold = [item.label for item in items]
     predicted = logits.argmax(-1).tolist()
-    return {
-        "accuracy": float(accuracy_score(gold, predicted)),
-        "macro_f1": float(f1_score(gold, predicted, average="macro")),
-        "training": run.record.get("accuracy"),
+    found = accuracy_figures(gold, predicted, classes, sheet.bootstrap)
+    found["training"] = run.record.get("accuracy")
+    plain = load_plain(run)
+    if plain is None:
+        reason = "the run keeps no model from before the criteria: train it again to compare"
+        return found | {"plain": None, "plain_note": reason}
+    same = plain is run.backbone
+    before = predicted if same else predict(plain, items).argmax(-1).tolist()
+    note = (
+        "the criteria left the backbone alone: the plain model is the model"
+        if same
+        else "the model after fine-tuning, before the criteria"
+    )
+    return found | {
+        "plain": against_plain(gold, predicted, before, classes, sheet.bootstrap),
+        "plain_note": note,
     }
 
 
-def _aopc(sheet: _Sheet, scores: dict[str, list[Tensor]], logits: Logits) -> None:
+def _aopc(sheet: Sheet, scores: dict[str, list[Tensor]], logits: Logits) -> None:
     sheet.progress("AOPC")
     run = sheet.run
     for name, found in aopc(run.backbone, sheet.items, scores, run.config.bins, logits).items():
+        sheet.means(name, {"comp": found.comp, "suff": found.suff})
         sheet.figures[name] |= {
-            "comp": found.comp.mean().item(),
-            "suff": found.suff.mean().item(),
             "comp_by_bin": found.comp_by_bin,
             "suff_by_bin": found.suff_by_bin,
         }
 
 
-def _plausibility(sheet: _Sheet, scores: dict[str, list[Tensor]]) -> None:
+def _plausibility(sheet: Sheet, scores: dict[str, list[Tensor]]) -> None:
     sheet.progress("plausibility")
-    for name, ranking in scores.items():
-        auc, counted = plausibility_auc(sheet.items, ranking)
-        sheet.figures[name] |= {"plausibility": auc, "plausibility_rows": counted}
-        if auc is None:
-            sheet.undefined["plausibility"] = "no row has both marked and unmarked tokens"
+    share: dict[str, float | None] = {}
+    for level, cut, keys in (
+        ("tokens", token_units, TOKEN_KEYS),
+        ("words", word_units, WORD_KEYS),
+    ):
+        for name, ranking in scores.items():
+            both = zip(sheet.items, ranking, strict=True)
+            units = [found for item, row in both if (found := cut(item, row)) is not None]
+            figures, intervals, reasons = plausibility_figures(
+                units, keys, sheet.config.recall_k, sheet.bootstrap
+            )
+            sheet.add(name, figures, intervals)
+            sheet.undefined |= reasons
+            share[level] = marked_share(units)
+    sheet.settings["plausibility"] = {
+        "recall_k": list(sheet.config.recall_k),
+        "hard_rationale": "top max(1, ceil(marked_share * N)) of the N tokens or words",
+        "marked_share": share,
+        "iou_match": MATCH,
+        "word_score": "sum over its tokens",
+    }
 
 
-def _consistency(sheet: _Sheet) -> None:
+def _entropy(sheet: Sheet, scores: dict[str, list[Tensor]]) -> None:
+    sheet.progress("entropy")
+    pad = torch.nn.utils.rnn.pad_sequence
+    explainable = pad([torch.tensor(item.explainable) for item in sheet.items], True)
+    for explainer in sheet.explainers:
+        saliency = pad(scores[explainer.name], True).double()
+        if not explainer.is_saliency:
+            saliency = masked_softmax(saliency, explainable)
+        entropy = saliency_entropy(saliency, explainable)
+        share = normalised_entropy(saliency, explainable)
+        columns = {
+            "entropy": entropy,
+            "entropy_normalised": share[~share.isnan()],
+            "effective_tokens": entropy.exp(),
+            "support": support_size(saliency, explainable),
+        }
+        sheet.means(explainer.name, columns)
+        if share.isnan().all():
+            sheet.undefined["entropy_normalised"] = "every row has one token to explain"
+
+
+def _consistency(sheet: Sheet) -> None:
     sheet.progress("consistency")
-    for name, rho in consistency(sheet.run.backbone, sheet.items, sheet.explainers).items():
-        sheet.figures[name]["cons"] = rho
-        if rho is None:
+    found = batch_correlations(sheet.run.backbone, sheet.items, sheet.explainers)
+    for name, rhos in found.items():
+        defined = [rho for rho in rhos if rho is not None]
+        figures = {
+            "cons": mean_correlation(rhos),
+            "cons_batches": len(defined),
+            "cons_batches_undefined": len(rhos) - len(defined),
+        }
+        sheet.add(name, figures, sheet.bootstrap.of_means({"cons": defined}))
+        if not defined:
             sheet.undefined["cons"] = "no batch of at least 3 rows with differing distances"
 
 
-def _plan(run: Run, config: EvalConfig) -> StudentPlan:
-    tiny = run.config.is_tiny
-    return StudentPlan(
-        rows=config.student_rows,
-        epochs=config.student_epochs or (30.0 if tiny else 8.0),
-        lr=1e-3 if tiny else 5e-5,
-        beta=run.config.student_beta,
-        batch_size=run.config.batch_size,
-    )
-
-
-def _simulation(sheet: _Sheet, plan: StudentPlan) -> None:
-    run, config = sheet.run, sheet.config
-    found = simulation_accuracy(
-        run.backbone,
-        sheet.explainers,
-        run.encoder.items(read_splits(run.config).train),
-        sheet.items,
-        lambda seed: new_student(run.config, run.backbone, seed),
-        plan,
-        [10_000 + config.seed * 1000 + number for number in range(config.students)],
-        lambda name, seed: sheet.progress(f"student of {name}"),
-    )
-    for name, simulation in found.items():
-        sheet.figures.setdefault(name, {}).update(
-            sim=simulation.median,
-            sim_quartiles=[simulation.lower_quartile, simulation.upper_quartile],
-            sim_values=simulation.values,
-        )
-
-
-def _settings(run: Run, config: EvalConfig, plan: StudentPlan) -> dict[str, object]:
+def _settings(run: Run, config: EvalConfig) -> dict[str, object]:
     return {
         "aopc": {
             "bins_percent": list(run.config.bins),
@@ -268,5 +238,9 @@ def _settings(run: Run, config: EvalConfig, plan: StudentPlan) -> dict[str, obje
             "saliency_distance": "KL, both sides mixed with 1e-4 of uniform, mean of directions",
             "hidden_distance": "L2 over tokens of the mean over layers",
         },
-        "sim": {"students": config.students, **plan._asdict()},
+        "intervals": {
+            "level": LEVEL,
+            "method": "percentile bootstrap over rows (cons: over batches)",
+            "resamples": config.resamples,
+        },
     }

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,18 +37,26 @@ class StudentPlan(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """Simulation accuracy over students, each in ``[0, 1]``: median, quartiles and all values."""
+    """Simulation accuracy over students, each in ``[0, 1]``: median, quartiles and all values,
+    and ``correct``, the rows that every student got right as a string of 0 and 1."""
 
     median: float
     lower_quartile: float
     upper_quartile: float
     values: list[float]
+    correct: list[str]
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Simulation":
-        """Median and quartiles of ``values``."""
+    def of(cls, correct: Sequence[Sequence[bool]] | NDArray[np.bool_]) -> "Simulation":
+        """Median and quartiles over students, from what each of them got right."""
+        values = [int(sum(rows)) / len(rows) for rows in correct]
         lower, median, upper = np.percentile(values, [25, 50, 75]).tolist()
-        return cls(median, lower, upper, list(values))
+        rows = ["".join("1" if right else "0" for right in student) for student in correct]
+        return cls(median, lower, upper, values, rows)
+
+    def matrix(self) -> NDArray[np.bool_]:
+        """``correct`` as ``(students, rows)``."""
+        return np.array([[right == "1" for right in rows] for rows in self.correct])
 
 
 def simulation_accuracy(
@@ -63,22 +72,23 @@ def simulation_accuracy(
     """Teach fresh students with each explainer, and some with none, and test them without.
 
     Every student learns the teacher's predictions on ``plan.rows`` rows of ``train``, drawn by
-    its seed, by ``CE(S(x), y_hat) + beta KL(r, r*)``; the control ``"none"`` has no second term.
+    its seed, by ``CE(S(x), y_hat) + beta KL(r, r*)``; the control ``"none"`` has no second term,
+    nor have rows whose explanation is all 0 (the control ``"true"`` where nothing is marked).
     On ``test`` no explanation is shown; the figure is the share of rows on which student and
     teacher predict the same. The same seed gives the same start, rows and order to the students
     of all explainers, so that their values are pairs.
     """
     expected = predict(teacher, test).argmax(-1)
-    values: dict[str, list[float]] = {}
+    correct: dict[str, list[list[bool]]] = {}
     for seed in seeds:
         rows = random.Random(seed).sample(list(train), min(plan.rows, len(train)))
         for explainer in (None, *explainers):
             name = "none" if explainer is None else explainer.name
             progress(name, seed)
             student = _taught(teacher, explainer, rows, new_student, plan, seed)
-            agreement = (predict(student, test).argmax(-1) == expected).double().mean()
-            values.setdefault(name, []).append(float(agreement))
-    return {name: Simulation.of(found) for name, found in values.items()}
+            agreement = predict(student, test).argmax(-1) == expected
+            correct.setdefault(name, []).append(agreement.tolist())
+    return {name: Simulation.of(found) for name, found in correct.items()}
 
 
 def _taught(
@@ -103,7 +113,9 @@ def _taught(
             own = module(encoding.readings, batch.explainable, encoding.predictions)
             guide = torch.zeros_like(own)
             guide[batch.attention_mask] = torch.cat([guides[place] for place in places])
-            loss = loss + plan.beta * kl_divergence(guide, own, batch.explainable).mean()
+            given = guide.sum(-1) > 0
+            divergence = kl_divergence(guide, own, batch.explainable)
+            loss = loss + plan.beta * torch.where(given, divergence, 0.0).mean()
         return Objective(loss, {})
 
     steps = math.ceil(plan.epochs * math.ceil(len(rows) / plan.batch_size))

@@ -14,7 +14,7 @@ from ivra.reports.explained import ExplainedRow, Piece, by_example, cut, percent
 from ivra.reports.export import explain_json
 from ivra.reports.html import write_html
 from ivra.reports.page import METRICS, LogRecord, Metric, Page, SummaryRow, Undefined
-from ivra.reports.results import results_table, summary_rows
+from ivra.reports.results import result_lines, results_tables, summary_rows
 from ivra.reports.terminal import RenderedRows, render_rows
 
 __all__ = [
@@ -36,7 +36,8 @@ __all__ = [
     "explain_json",
     "percent",
     "render_rows",
-    "results_table",
+    "result_lines",
+    "results_tables",
     "summary_rows",
     "top_pieces",
     "write_eraser",

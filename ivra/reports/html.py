@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ivra.reports.curves import curves
 from ivra.reports.explained import ExplainedRow, Piece, by_example, cut, percent, top_pieces
 from ivra.reports.page import Metric, Page, SummaryRow, Undefined
+from ivra.reports.results import groups, rows_of
 from ivra.storage import write_text_atomic
 
 TEMPLATE = "report.html.j2"
@@ -25,11 +26,24 @@ CLASSES = 4
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of the summary table as it is printed; ``reason`` where it is undefined."""
+    """A number of the summary table as it is printed; ``reason`` where it is undefined.
+
+    ``interval`` is its 95 % interval, or empty.
+    """
 
     text: str
     best: bool = False
     reason: str = ""
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class SummaryTable:
+    """One table of figures: explainers by the metrics of one group."""
+
+    title: str
+    metrics: tuple[Metric, ...]
+    rows: tuple[tuple[SummaryRow, list[Cell]], ...]
 
 
 @dataclass(frozen=True)
@@ -70,13 +84,13 @@ def page_html(page: Page) -> str:
     )
     source = resources.files("ivra.reports").joinpath("templates", TEMPLATE)
     template = environment.from_string(source.read_text(encoding="utf-8"))
-    used = tuple(m for m in page.metrics if any(m.key in row.values for row in page.summary))
-    cells = summary_cells(page.summary, used)
-    reasons = dict.fromkeys(cell.reason for row in cells for cell in row if cell.reason)
+    tables = summary_tables(page.summary, page.metrics)
+    cells = [cell for table in tables for _, row in table.rows for cell in row]
+    reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
     html = template.render(
         page=page,
-        metrics=used,
-        summary=list(zip(page.summary, cells, strict=True)),
+        tables=tables,
+        intervals=any(cell.interval for cell in cells),
         reasons=list(reasons),
         curves=[(curve, Markup(curve.svg)) for curve in curves(page.log)],
         examples=[_example(group) for group in by_example(page.rows)],
@@ -86,6 +100,19 @@ def page_html(page: Page) -> str:
         percent=percent,
     )
     return html.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def summary_tables(
+    summary: Sequence[SummaryRow], metrics: Sequence[Metric]
+) -> tuple[SummaryTable, ...]:
+    """One table a group of metrics, of the explainers and metrics that have something to say."""
+    tables = []
+    for title, columns in groups(summary, metrics).items():
+        rows = rows_of(summary, columns)
+        cells = summary_cells(rows, columns)
+        paired = tuple(zip(rows, cells, strict=True))
+        tables.append(SummaryTable(title, tuple(columns), paired))
+    return tuple(tables)
 
 
 def summary_cells(summary: Sequence[SummaryRow], metrics: Sequence[Metric]) -> list[list[Cell]]:
@@ -101,15 +128,30 @@ def summary_cells(summary: Sequence[SummaryRow], metrics: Sequence[Metric]) -> l
 def _column(summary: Sequence[SummaryRow], metric: Metric) -> list[Cell]:
     printed = [_printed(row.values.get(metric.key), metric) for row in summary]
     numbers = {float(value) for value in printed if isinstance(value, str)}
-    best = max(numbers, default=None) if metric.better == "higher" else min(numbers, default=None)
+    best = None
+    if len(numbers) > 1 and metric.better is not None:
+        best = max(numbers) if metric.better == "higher" else min(numbers)
     return [
-        Cell(UNDEFINED, reason=f"{metric.title} of {row.name}: {value.reason}")
+        Cell(UNDEFINED, reason=_reason(row, metric, value))
         if isinstance(value, Undefined)
-        else Cell(
-            value.replace("-", "\N{MINUS SIGN}"), best=len(numbers) > 1 and float(value) == best
-        )
+        else Cell(_signed(value), best=float(value) == best, interval=_interval(row, metric))
         for row, value in zip(summary, printed, strict=True)
     ]
+
+
+def _reason(row: SummaryRow, metric: Metric, undefined: Undefined) -> str:
+    return f"{metric.title} of {row.name}: {undefined.reason}" if undefined.reason else ""
+
+
+def _interval(row: SummaryRow, metric: Metric) -> str:
+    if metric.key not in row.intervals:
+        return ""
+    low, high = (_printed(bound, metric) for bound in row.intervals[metric.key])
+    return f"{_signed(str(low))} to {_signed(str(high))}"
+
+
+def _signed(number: str) -> str:
+    return number.replace("-", "\N{MINUS SIGN}")
 
 
 def _printed(value: float | Undefined | None, metric: Metric) -> str | Undefined:

@@ -10,7 +10,7 @@ from ivra.training.loop import (
     endless,
     linear_schedule,
 )
-from ivra.training.run import Run, load_run
+from ivra.training.run import Run, load_plain, load_run
 from ivra.training.scaffolding import ScaffoldedStudent
 from ivra.training.stages import CriteriaStage, accuracy, finetune
 from ivra.training.task import Encoder, Splits, read_splits
@@ -33,6 +33,7 @@ __all__ = [
     "endless",
     "finetune",
     "linear_schedule",
+    "load_plain",
     "load_run",
     "make_config",
     "read_config",

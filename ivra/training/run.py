@@ -27,6 +27,8 @@ CONFIG, RECORD, MODULE, WEIGHTS, LOG = (
     "log.jsonl",
 )
 LATEST = "latest"
+MODEL, PLAIN = "model", "plain"
+"""Folders of the model, and of the model before the criteria where they train its backbone."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,13 @@ def save_config(path: Path, config: TrainConfig) -> None:
     write_text_atomic(path / CONFIG, yaml.safe_dump(values, sort_keys=False))
 
 
-def save_backbone(path: Path, backbone: Backbone) -> None:
+def save_backbone(path: Path, backbone: Backbone, folder: str = MODEL) -> None:
     """The model and its tokenizer, readable by transformers alone."""
-    with _one_line(f"cannot save the model to {path / 'model'}"):
-        backbone.model.save_pretrained(path / "model")
-        backbone.tokenizer.save_pretrained(path / "model")
-        for weights in (path / "model").glob("*.safetensors"):  # written for the owner alone
-            shutil.copymode(path / "model" / "config.json", weights)
+    with _one_line(f"cannot save the model to {path / folder}"):
+        backbone.model.save_pretrained(path / folder)
+        backbone.tokenizer.save_pretrained(path / folder)
+        for weights in (path / folder).glob("*.safetensors"):  # written for the owner alone
+            shutil.copymode(path / folder / "config.json", weights)
 
 
 def save_module(path: Path, module: InterpretableAttention) -> None:
@@ -138,6 +140,18 @@ def load_run(path: str | Path = "runs/latest") -> Run:
     module = _load_module(folder)
     record = _read_json(folder / RECORD) if (folder / RECORD).exists() else {}
     return Run(folder, config, backbone.eval(), module.to(backbone.device), record)
+
+
+def load_plain(run: Run) -> Backbone | None:
+    """The model of ``run`` before the criteria, on the same device; ``None`` if none was kept.
+
+    It is kept where the criteria train the backbone; elsewhere it is the run's own.
+    """
+    if run.config.train == "module":
+        return run.backbone
+    if not (run.path / PLAIN).is_dir():
+        return None
+    return load_backbone(str(run.path / PLAIN), None).to(run.backbone.device).eval()
 
 
 def _load_module(folder: Path) -> InterpretableAttention:

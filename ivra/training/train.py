@@ -17,6 +17,7 @@ from ivra.training.log import JsonlLog
 from ivra.training.loop import Hooks, Outcome, Validation
 from ivra.training.run import (
     LOG,
+    PLAIN,
     Run,
     new_folder,
     point_latest,
@@ -114,6 +115,8 @@ def train(
     backbone.eval()
     before = accuracy(backbone, encoder, valid_items)
     save_backbone(path, backbone)
+    if config.train != "module":
+        save_backbone(path, backbone, PLAIN)
     module = _new_module(config, backbone)
     save_module(path, module)
     second: Outcome | None = None

@@ -2,17 +2,17 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import pytest
 import torch
 from torch import Tensor
 
-from ivra.backbones import TINY, Backbone, load_backbone
+from ivra.backbones import TINY, Backbone
 from ivra.data import Item, Row, encode_rows
 
 torch.set_num_threads(1)
 
+LABELS = ("no", "maybe", "yes")
 TEXTS = (
     "not good .",
     "a very dull film , and never funny at all .",
@@ -22,31 +22,16 @@ TEXTS = (
 PAIRS = (("a good film .", "never dull"), ("bad", "the plot was hardly good at all ."))
 
 
-@lru_cache
-def _loud(name: str) -> Backbone:
-    """Weights large enough that logits differ between rows and every token matters."""
-    backbone = load_backbone(name, ("no", "maybe", "yes"), seed=3)
-    factor = 4 if backbone.family.causal else 7
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(factor)
-            else:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return backbone.eval()
-
-
 @pytest.fixture(params=list(TINY))
-def backbone(request: pytest.FixtureRequest) -> Backbone:
+def backbone(request: pytest.FixtureRequest, loud: Callable[[str], Backbone]) -> Backbone:
     """Each tiny model in turn, a fresh copy."""
-    return copy.deepcopy(_loud(request.param))
+    return loud(request.param)
 
 
 @pytest.fixture
-def loud() -> Callable[[str], Backbone]:
+def loud(loud_model: Callable[[str, tuple[str, ...]], Backbone]) -> Callable[[str], Backbone]:
     """The tiny model of a name, a fresh copy."""
-    return lambda name: copy.deepcopy(_loud(name))
+    return lambda name: loud_model(name, LABELS)
 
 
 @pytest.fixture

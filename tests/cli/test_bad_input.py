@@ -245,6 +245,10 @@ def test_arguments_of_explain_that_do_not_fit(
         (["--split", "tset"], "Did you mean 'test'?"),
         (["--explainers", "randm"], "Did you mean 'random'?"),
         (["--students", "0"], "students is 0"),
+        (["--controls", "trivail"], "Did you mean 'trivial'?"),
+        (["--recall-k", "5,x"], "--recall-k is '5,x': expected whole numbers"),
+        (["--recall-k", "0"], "recall_k has 0"),
+        (["--resamples", "-3"], "resamples is -3"),
         (["--acuracy"], "--acuracy"),
     ],
 )

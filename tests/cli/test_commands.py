@@ -74,7 +74,8 @@ def test_eval_prints_a_table_and_writes_json(call: Call, copy: Path) -> None:
     assert f"written to {copy / 'eval-test.json'}" in printed
     assert written["data"]["rows"] == 16
     assert set(written["figures"]) == {"ivra", "untrained", "attention", "attention-last", "random"}
-    assert {"comp", "suff", "comp_by_bin", "suff_by_bin"} == set(written["figures"]["ivra"])
+    keys = {"comp", "suff", "comp_by_bin", "suff_by_bin", "intervals"}
+    assert keys == set(written["figures"]["ivra"])
     assert f"{written['figures']['ivra']['comp']:.3f}" in printed
 
 
@@ -97,7 +98,22 @@ def test_eval_simulates(call: Call, copy: Path) -> None:
     printed = done(call("eval", copy, "--sim", *small))
     assert "no explanation" in printed
     figures = json.loads((copy / "eval-test.json").read_text())["figures"]
-    assert all(len(figures[name]["sim_values"]) == 2 for name in ("ivra", "random", "none"))
+    assert set(figures) == {"ivra", "random", "none", "trivial", "true"}
+    assert all(len(figures[name]["sim_values"]) == 2 for name in figures)
+    assert "SIM of ivra: " in printed
+
+
+def test_eval_takes_controls_recall_and_resamples(call: Call, copy: Path) -> None:
+    small = ("--students=1", "--student-rows=16", "--student-epochs=1", "--explainers=")
+    flags = ("--sim", "--plausibility", "--entropy", "--controls=trivial", "--recall-k=2,3")
+    printed = done(call("eval", copy, *flags, *small, "--resamples=0"))
+    figures = json.loads((copy / "eval-test.json").read_text())["figures"]
+    assert set(figures) == {"ivra", "none", "trivial"}
+    assert {"recall_at_2", "recall_at_3", "word_recall_at_3", "support"} <= set(figures["ivra"])
+    assert "recall_at_5" not in figures["ivra"]
+    assert "intervals" not in figures["ivra"]
+    assert "±" not in printed
+    assert "on words" in printed
 
 
 def test_explain_prints_each_text_with_its_prediction(call: Call, trained: Run) -> None:

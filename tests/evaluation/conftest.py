@@ -1,21 +1,20 @@
 """Tiny models whose random weights are loud, built-in rows for them, and a run without training."""
 
-import copy
 import json
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from ivra.attention import InterpretableAttention
-from ivra.backbones import Backbone, load_backbone
+from ivra.backbones import Backbone
 from ivra.data import Item, Row, encode_rows, read_rows
 from ivra.training import Run, TrainConfig
 
 torch.set_num_threads(1)
 
+LABELS = ("negative", "positive")
 TEXTS = (
     "not good .",
     "a very dull film , and never funny at all .",
@@ -26,37 +25,22 @@ TEXTS = (
 )
 
 
-@lru_cache
-def _loud(name: str) -> Backbone:
-    """Weights large enough that logits differ between rows and every token matters."""
-    backbone = load_backbone(name, ("negative", "positive"), seed=3)
-    factor = 4 if backbone.family.causal else 7
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(factor)
-            else:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return backbone.eval()
-
-
 @pytest.fixture
-def loud() -> Callable[[str], Backbone]:
+def loud(loud_model: Callable[[str, tuple[str, ...]], Backbone]) -> Callable[[str], Backbone]:
     """The tiny model of a name, a fresh copy."""
-    return lambda name: copy.deepcopy(_loud(name))
+    return lambda name: loud_model(name, LABELS)
 
 
 @pytest.fixture(params=["tiny-electra", "tiny-gpt2"])
-def backbone(request: pytest.FixtureRequest) -> Backbone:
+def backbone(request: pytest.FixtureRequest, loud: Callable[[str], Backbone]) -> Backbone:
     """An encoder and a decoder, fresh copies."""
-    return copy.deepcopy(_loud(request.param))
+    return loud(request.param)
 
 
 @pytest.fixture
-def electra() -> Backbone:
+def electra(loud: Callable[[str], Backbone]) -> Backbone:
     """The encoder, a fresh copy."""
-    return copy.deepcopy(_loud("tiny-electra"))
+    return loud("tiny-electra")
 
 
 @pytest.fixture

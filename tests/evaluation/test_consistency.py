@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Item
-from ivra.evaluation import consistency, token_scores
+from ivra.evaluation import batch_correlations, consistency, mean_correlation, token_scores
 from ivra.explainers import Explainer, ModuleExplainer, RandomScores
 from ivra.losses.divergence import MIX
 
@@ -103,3 +103,15 @@ def test_fewer_than_three_rows_have_no_consistency(
 def test_equal_rows_have_no_consistency(electra: Backbone, items: list[Item]) -> None:
     found = consistency(electra, [items[0]] * 4, explainers(electra))
     assert found == {"ivra": None, "random": None}
+
+
+def test_every_batch_says_whether_it_counts(electra: Backbone, items: list[Item]) -> None:
+    both = explainers(electra)
+    found = batch_correlations(electra, [*items[:3], *[items[0]] * 3, items[4]], both, 3)
+    for explainer in both:
+        first, *others = found[explainer.name]
+        assert first == pytest.approx(naive_rho(explainer, electra, items[:3]))
+        assert others == [None, None]  # equal rows; a row alone
+        assert mean_correlation([first, *others]) == first
+    assert mean_correlation([]) is None
+    assert mean_correlation([0.5, None, -0.25]) == 0.125

@@ -10,8 +10,8 @@ import torch
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Batch, Item
-from ivra.evaluation import Simulation, StudentPlan, simulation_accuracy
-from ivra.explainers import RandomScores, UntrainedExplainer
+from ivra.evaluation import Simulation, StudentPlan, predict, simulation_accuracy
+from ivra.explainers import MarkedTokens, RandomScores, UntrainedExplainer
 from ivra.training import Encoder, TrainConfig, read_splits
 from ivra.training.student import new_student
 
@@ -128,5 +128,60 @@ def test_teaching_leaves_the_teacher_and_the_random_state_alone(
 
 
 def test_median_and_quartiles_are_interpolated() -> None:
-    assert Simulation.of([0.0, 1.0]) == Simulation(0.5, 0.25, 0.75, [0.0, 1.0])
-    assert Simulation.of([0.3]) == Simulation(0.3, 0.3, 0.3, [0.3])
+    two = Simulation.of([[False, False], [True, True]])
+    assert two == Simulation(0.5, 0.25, 0.75, [0.0, 1.0], ["00", "11"])
+    one = Simulation.of([[True, False, False, True, False]])
+    assert one == Simulation(0.4, 0.4, 0.4, [0.4], ["10010"])
+    assert one.matrix().tolist() == [[True, False, False, True, False]]
+
+
+@pytest.fixture
+def torn(electra: Backbone, rows: tuple[list[Item], list[Item]]) -> Backbone:
+    """A teacher that predicts each class on about half of the rows."""
+    logits = predict(electra, rows[1])
+    with torch.no_grad():
+        electra.model.classifier.out_proj.bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+    return electra
+
+
+def test_the_rows_that_are_right_are_those_on_which_student_and_teacher_agree(
+    torn: Backbone, rows: tuple[list[Item], list[Item]]
+) -> None:
+    students: list[Backbone] = []
+
+    def kept(seed: int) -> Student:
+        student, module = fresh(torn, seed)
+        students.append(student)
+        return student, module
+
+    found = simulation_accuracy(torn, EXPLAINERS[:1], *rows, kept, PLAN, SEEDS)
+    expected = predict(torn, rows[1]).argmax(-1)
+    order = [(seed, name) for seed in range(len(SEEDS)) for name in ("none", "untrained")]
+    for (seed, name), student in zip(order, students, strict=True):
+        agreed = (predict(student, rows[1]).argmax(-1) == expected).tolist()
+        assert 0 < sum(agreed) < len(agreed)
+        assert found[name].matrix()[seed].tolist() == agreed
+        assert found[name].values[seed] == sum(agreed) / len(agreed)
+
+
+def test_rows_without_a_mark_teach_nothing_but_the_prediction(
+    electra: Backbone, rows: tuple[list[Item], list[Item]]
+) -> None:
+    """A student of true rationales, none of which is marked, is a student of none."""
+
+    def students(items: list[Item]) -> list[torch.Tensor]:
+        found: list[Backbone] = []
+
+        def kept(seed: int) -> Student:
+            student, module = fresh(electra, seed)
+            found.append(student)
+            return student, module
+
+        simulation_accuracy(electra, [MarkedTokens()], items, rows[1], kept, PLAN, (5,))
+        return [torch.cat([p.detach().flatten() for p in s.parameters()]) for s in found]
+
+    none, true = students([item._replace(rationale=None) for item in rows[0]])
+    torch.testing.assert_close(true, none, atol=1e-6, rtol=0)
+    again, marked = students(rows[0])
+    assert torch.equal(again, none)
+    assert not torch.allclose(marked, none, atol=1e-4)
