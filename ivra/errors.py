@@ -9,6 +9,12 @@ class IvraError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what ``error`` says that is not blank, else what kind of error it is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def unknown_name(kind: str, name: str, choices: list[str]) -> IvraError:
     """An unknown ``name`` among ``choices``: the error lists them and the nearest match."""
     from difflib import get_close_matches

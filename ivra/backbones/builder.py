@@ -25,12 +25,22 @@ from ivra.backbones.families import FAMILIES, family_of
 from ivra.backbones.hook import NAME, Capture, capturing
 from ivra.backbones.tiny import TINY, tiny_model
 from ivra.data import builtin_tokenizer
-from ivra.errors import IvraError
+from ivra.errors import IvraError, first_line
 
 _SUPPORTED = (
     f"{', '.join(FAMILIES)}, and every other sequence classifier on transformers' attention "
     "interface"
 )
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises over files that are missing or hold something else than they should."""
 _NEW_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|pooler)\.")
 
 
@@ -75,6 +85,8 @@ def load_backbone(
 
 
 def _config(source: str) -> PreTrainedConfig:
+    if not source.strip():
+        raise IvraError(f"no model named: expected a folder, a hub id, or one of {', '.join(TINY)}")
     folder = Path(source)
     if not folder.exists() and (source.startswith((".", "/")) or source.count("/") > 1):
         raise IvraError(f"no model folder at {source}: expected config.json and weights there")
@@ -82,9 +94,9 @@ def _config(source: str) -> PreTrainedConfig:
         raise IvraError(f"{source} holds no config.json: expected a folder of save_pretrained")
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except _DAMAGE as error:
         raise IvraError(
-            f"cannot load a model from '{source}' ({_first_line(error)}): expected a folder, a "
+            f"cannot load a model from '{source}' ({first_line(error)}): expected a folder, a "
             f"hub id, or one of {', '.join(TINY)}"
         ) from error
     if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
@@ -95,9 +107,9 @@ def _config(source: str) -> PreTrainedConfig:
 def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
         raise IvraError(
-            f"cannot load a tokenizer from '{source}' ({_first_line(error)}): expected "
+            f"cannot load a tokenizer from '{source}' ({first_line(error)}): expected "
             "tokenizer.json beside the weights"
         ) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
@@ -135,9 +147,9 @@ def _model(
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 source, config=config, output_loading_info=True, use_safetensors=True
             )
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (*_DAMAGE, SafetensorError) as error:
         raise IvraError(
-            f"cannot load the weights of {source} ({_first_line(error)}): expected safetensors "
+            f"cannot load the weights of {source} ({first_line(error)}): expected safetensors "
             "that fit its config.json and the data's number of classes"
         ) from error
     finally:
@@ -219,7 +231,3 @@ def _unsupported(source: str, config: PreTrainedConfig, why: str) -> IvraError:
     return IvraError(
         f"{source} (model family '{config.model_type}') {why}; supported: {_SUPPORTED}"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
