@@ -56,6 +56,8 @@ def read_rows(
         if any(vars(columns).values()):
             raise IvraError("the built-in data set has fixed columns; leave the column flags out.")
         return builtin_rows(_known_split("builtin", split, SPLITS))
+    if not str(source).strip():
+        raise IvraError("no data named: expected a file, a folder, a hub data set or 'builtin'.")
     folder = Path(source).expanduser()
     if folder.is_dir() and is_eraser(folder, _jsonl):
         if any(vars(columns).values()):
@@ -114,6 +116,8 @@ def _records(source: str, split: str | None) -> Iterator[Record]:
         yield from _jsonl(path / f"{_known_split(source, split, found)}.jsonl")
     elif path.is_file():
         yield from _file_records(path, split)
+    elif path.exists():
+        raise IvraError(f"{source}: no regular file or folder; expected one of the two.")
     elif path.suffix.lower() in PARSERS or source.startswith((".", "/", "~")):
         raise IvraError(f"{source}: no such file or directory.")
     else:
@@ -138,6 +142,11 @@ def _file_records(path: Path, split: str | None) -> Iterator[Record]:
 def _known_split(source: str, split: str | None, found: Sequence[str]) -> str:
     if split is None:
         raise IvraError(f"which split of '{source}'? Choose from: {', '.join(found)}.")
+    if split in SPLITS and split not in found:
+        raise IvraError(
+            f"{source}: no split '{split}' in it, only {', '.join(found)}; "
+            f"add it, or name other rows (--eval-data when training, --split or --data after)."
+        )
     if split not in found:
         raise IvraError(f"{source}: {unknown_name('split', split, list(found))}")
     return split
@@ -149,13 +158,16 @@ def _decoded(path: Path) -> str:
     except OSError as error:
         raise IvraError(f"{path}: cannot be read: {error.strerror}.") from None
     try:
-        return data.decode("utf-8")
+        text = data.decode("utf-8")
+        place = text.find("\0")
+        if place < 0:
+            return text
+        line, found = text.count("\n", 0, place) + 1, "a NUL byte, as UTF-16 and damaged files have"
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise IvraError(
-            f"{path}:{line}: expected UTF-8, got the byte 0x{data[error.start]:02x}; "
-            f"save the file as UTF-8."
-        ) from None
+        line, found = data.count(b"\n", 0, error.start) + 1, f"the byte 0x{data[error.start]:02x}"
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            found += ", with which UTF-16 begins"
+    raise IvraError(f"{path}:{line}: expected UTF-8, got {found}; save the file as UTF-8.")
 
 
 def _jsonl(path: Path) -> Iterator[Record]:
@@ -189,10 +201,10 @@ def _table(path: Path, delimiter: str) -> Iterator[Record]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise IvraError(
-                f"{where}: bad quoting: {error}; write a quote inside a field twice, and quote "
-                f"the whole field."
-            ) from None
+            hint = "write a quote inside a field twice, and quote the whole field."
+            if "field limit" in str(error):
+                hint = "put texts as long as this into JSON Lines, or close the quote."
+            raise IvraError(f"{where}: bad quoting: {error}; {hint}") from None
         if cells is None:
             return
         if not cells:

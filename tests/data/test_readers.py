@@ -1,6 +1,7 @@
 """Every format read, and every message that a malformed input gives."""
 
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -164,7 +165,10 @@ def test_splits(tmp_path: Path) -> None:
     )
     path = write(tmp_path, GOOD, "test.jsonl")
     assert message(tmp_path) == f"which split of '{tmp_path}'? Choose from: test."
-    assert message(tmp_path, "dev") == f"{tmp_path}: unknown split 'dev'. Choose from: test."
+    assert message(tmp_path, "dev") == (
+        f"{tmp_path}: no split 'dev' in it, only test; add it, or name other rows "
+        f"(--eval-data when training, --split or --data after)."
+    )
     assert message(path, "test") == (
         f"{path}: a single file has no split 'test'; leave the split out, or give a directory "
         f"holding train.jsonl, dev.jsonl and test.jsonl."
@@ -189,6 +193,47 @@ def test_bad_utf8_is_placed(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"text": "a"}\n{"text": "caf\xe9"}\n')
     assert message(path) == (
         f"{path}:2: expected UTF-8, got the byte 0xe9; save the file as UTF-8."
+    )
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.csv"])
+def test_utf16_and_nul_bytes_are_placed(tmp_path: Path, name: str) -> None:
+    text = f"{GOOD}\n{GOOD}\n" if name.endswith("jsonl") else "text,label\na,b\n"
+    path = write(tmp_path, text.encode("utf-16"), name)
+    assert message(path) == (
+        f"{path}:1: expected UTF-8, got the byte 0xff, with which UTF-16 begins; save the file "
+        f"as UTF-8."
+    )
+    nul = (
+        "expected UTF-8, got a NUL byte, as UTF-16 and damaged files have; save the file as UTF-8."
+    )
+    for encoding in ("utf-16-le", "utf-16-be"):
+        assert message(write(tmp_path, text.encode(encoding), name)) == f"{path}:1: {nul}"
+    for damage in ("\0", "\n\0\0", "a\0b,c\n"):
+        line = text.count("\n") + 1 + damage.startswith("\n")
+        assert message(write(tmp_path, text + damage, name)) == f"{path}:{line}: {nul}"
+
+
+def test_a_nul_written_as_json_is_text(tmp_path: Path) -> None:
+    assert read_rows(write(tmp_path, '{"text": "a\\u0000b"}'))[0].texts == ("a\0b",)
+
+
+def test_no_name_and_no_file(tmp_path: Path) -> None:
+    for source in ("", " "):
+        assert message(source, "train") == (
+            "no data named: expected a file, a folder, a hub data set or 'builtin'."
+        )
+    os.mkfifo(tmp_path / "pipe")
+    assert message(tmp_path / "pipe") == (
+        f"{tmp_path / 'pipe'}: no regular file or folder; expected one of the two."
+    )
+
+
+def test_a_cell_that_is_longer_than_the_csv_module_reads(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\n" + "a " * 70_000 + ",b\n", "r.csv")
+    assert message(path) == (
+        f"{path}:2: bad quoting: field larger than field limit (131072); put texts as long as "
+        f"this into JSON Lines, or close the quote."
     )
 
 
