@@ -4,9 +4,15 @@ import json
 import math
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ivra.errors import IvraError
+from ivra.errors import IvraError, first_line
+
+STAGED, READY, REPLACED = ".new", ".next", ".old"
+"""Folders that :func:`replace_together` works in; none of them is left when it is done."""
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
@@ -41,7 +47,7 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     except UnicodeEncodeError as error:
         raise IvraError(f"cannot write {path} as UTF-8: {error.reason}.") from error
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = error.strerror or first_line(error)
         hint = " Create the folder first." if isinstance(error, FileNotFoundError) else ""
         raise IvraError(f"cannot write {path}: {reason}.{hint}") from error
 
@@ -64,6 +70,52 @@ def write_json_atomic(path: str | Path, data: object) -> None:
             "Write None for an undefined value."
         ) from error
     write_text_atomic(path, text + "\n")
+
+
+@contextmanager
+def replace_together(folder: Path) -> Iterator[Path]:
+    """Replace several files and folders of ``folder`` in one step, for one writer at a time.
+
+    What is written into the folder that the ``with`` statement gives is flushed to the disk and
+    renamed in whole to ``.next``. From that moment it is what :func:`current` finds; then part
+    after part moves to its place. Whenever the process is killed, ``current`` finds all the old
+    parts or all the new ones, without writing anything, and the next call finishes the work. An
+    error or an interrupt inside the statement leaves the old parts.
+    """
+    staged = folder / STAGED
+    try:
+        _move_in(folder)
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
+        yield staged
+        for path in (p for p in staged.rglob("*") if p.is_file()):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        staged.rename(folder / READY)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    _move_in(folder)
+
+
+def current(folder: Path, name: str) -> Path:
+    """Where the part ``name`` of ``folder`` stands, be it in the middle of being replaced."""
+    ready = folder / READY / name
+    return ready if ready.exists() else folder / name
+
+
+def _move_in(folder: Path) -> None:
+    """Move the parts that are ready to their places; can be interrupted and called again."""
+    ready, replaced = folder / READY, folder / REPLACED
+    if ready.is_dir():
+        for part in list(ready.iterdir()):
+            place = folder / part.name
+            if place.is_dir():  # a folder cannot be renamed onto another one
+                shutil.rmtree(replaced, ignore_errors=True)
+                place.rename(replaced)
+            part.replace(place)
+        ready.rmdir()
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _not_finite(data: object, place: str) -> str | None:
