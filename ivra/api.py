@@ -96,6 +96,8 @@ def _row(row: str | tuple[str, str] | Row, place: int) -> Row:
     where = f"text {place + 1}"
     if any(not text.strip() for text in texts):
         raise IvraError(f"{where} is empty: expected at least one word")
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise IvraError(f"{where} is not valid Unicode: expected UTF-8 from the shell or file")
     return Row(where, texts, where=where)
 
 

@@ -54,6 +54,7 @@ EXAMPLES = 12
 @click.option(
     "--seed", default=0, show_default=True, help="seed of students, random scores, resamples"
 )
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")
 @click.option(
@@ -76,6 +77,7 @@ def eval_command(
     recall_k: str,
     resamples: int,
     seed: int,
+    device: str,
     json_path: str | None,
     html_path: str | None,
     eraser_path: str | None,
@@ -100,7 +102,7 @@ def eval_command(
         seed=seed,
     )
     quiet()
-    loaded = load_run(run)
+    loaded = load_run(run, device)
     with messages.status("reading rows") as status:
         result = evaluate(loaded, config, lambda what: status.update(what))
         if eraser_path is not None:

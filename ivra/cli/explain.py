@@ -20,6 +20,7 @@ from ivra.training.task import read_part
 @click.option("--split", default="test", show_default=True, help="part of the data")
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="at most this many rows")
 @click.option("--explainers", default="ivra", show_default=True, help="with commas; side by side")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="write a page")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="write the numbers")
 def explain_command(
@@ -30,6 +31,7 @@ def explain_command(
     split: str,
     rows: int | None,
     explainers: str,
+    device: str,
     html_path: str | None,
     json_path: str | None,
 ) -> None:
@@ -44,7 +46,7 @@ def explain_command(
             f"got {len(texts)} --text and {len(pairs)} --pair: give each text its second text"
         )
     quiet()
-    loaded = load_run(run)
+    loaded = load_run(run, device)
     given: list[str | tuple[str, str] | Row] = list(texts)
     if pairs:
         given = list(zip(texts, pairs, strict=True))

@@ -26,6 +26,12 @@ class OneLine(click.ClickException):
         click.echo(f"ivra: {' '.join(self.message.split())}", err=True)
 
 
+class Stopped(OneLine):
+    """Ctrl-C: one line, and the exit code that shells use for it."""
+
+    exit_code = 130
+
+
 class Commands(click.Group):
     """Imports a command when it is called, so that help and version need no PyTorch."""
 
@@ -56,6 +62,8 @@ class Commands(click.Group):
             raise
         except click.UsageError as error:
             raise OneLine(error.format_message()) from error
+        except KeyboardInterrupt as error:
+            raise Stopped(f"interrupted: {error}" if str(error) else "interrupted") from error
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

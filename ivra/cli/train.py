@@ -38,10 +38,13 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
     )
 
 
+AROUND = ("before", "after")
+
+
 def _run(
     config_file: str | None, output: str, name: str | None, device: str, **flags: object
 ) -> None:
-    values = read_config(config_file) if config_file else {}
+    values = read_config(config_file) if config_file is not None else {}
     values |= {key: value for key, value in flags.items() if value is not None}
     config = make_config(values, config_file or "command line")
     quiet()
@@ -52,11 +55,11 @@ def _run(
     finally:
         progress.stop()
     _report(run, hook)
+    if run.record["interrupted"]:
+        raise KeyboardInterrupt(f"the best weights so far are kept in {run.path}")
 
 
 def _report(run: Run, hook: Bars) -> None:
-    if run.record.get("interrupted"):
-        console.print("[bold]Interrupted[/bold]: the best weights so far are kept.")
     stage = "criteria"
     if stage in hook.best:
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -70,9 +73,8 @@ def _report(run: Run, hook: Bars) -> None:
         console.print(table)
     accuracy = run.record["accuracy"]
     assert isinstance(accuracy, dict)
-    console.print(
-        f"accuracy {accuracy['before']:.3f} before the criteria, {accuracy['after']:.3f} after"
-    )
+    shares = ("-" if share is None else f"{share:.3f}" for share in map(accuracy.get, AROUND))
+    console.print("accuracy {} before the criteria, {} after".format(*shares))
     console.print(f"run written to {run.path}", soft_wrap=True, highlight=False)
     console.print("[dim]next: ivra eval   or   ivra explain --text '...'[/dim]")
 

@@ -59,6 +59,11 @@ class EvalConfig:
         for k in self.recall_k:
             if k < 1:
                 raise IvraError(f"recall_k has {k}: expected numbers of tokens, at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise IvraError(f"seed is {self.seed}: expected a number from 0 to {2**32 - 1}")
+        self._check_amounts()
+
+    def _check_amounts(self) -> None:
         if self.resamples < 0:
             raise IvraError(f"resamples is {self.resamples}: expected 0 or more")
         epochs = self.student_epochs

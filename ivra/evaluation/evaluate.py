@@ -22,7 +22,7 @@ from ivra.evaluation.sheet import Sheet
 from ivra.evaluation.students import add_simulation
 from ivra.explainers import Explainer, ModuleExplainer, static_explainer
 from ivra.shapes import Logits
-from ivra.training import Run, load_plain, read_splits, versions
+from ivra.training import Run, environment, load_plain, read_splits, versions
 from ivra.training.task import read_part
 
 
@@ -86,8 +86,11 @@ def evaluate(
         "settings": _settings(run, config) | sheet.settings,
         "seed": config.seed,
         "config": run.config.model_dump(mode="json"),
-        "training": {key: run.record.get(key) for key in ("data", "seed", "versions")},
+        "training": {
+            key: run.record.get(key) for key in ("data", "seed", "versions", "environment")
+        },
         "versions": versions(),
+        "environment": environment(backbone),
         "seconds": round(time.time() - started, 1),
     }
 

@@ -124,7 +124,8 @@ def _taught(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student.train()
-        loop.run(endless(lambda n: encoder.batches(rows, seed * 1000 + n)))
+        if loop.run(endless(lambda n: encoder.batches(rows, seed * 1000 + n))).interrupted:
+            raise KeyboardInterrupt  # a student that was cut short is no figure
     return student.eval()
 
 

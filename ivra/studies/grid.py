@@ -44,19 +44,21 @@ def run_cell(
     """The evaluation of a cell: read from ``output/<name>.json`` if it is there, else made.
 
     The run itself stands in ``runs/<name>``: a finished one is not trained again, the remains of
-    one that was killed are removed. ``places`` are folders of this machine, and what stands for
-    each in the JSON.
+    one that was killed or interrupted are removed. An interrupt is raised,
+    with no JSON written. ``places`` are folders of this machine, and what stands for each in the
+    JSON.
     """
     target = output / f"{cell.name}.json"
     if target.is_file():
         found: Result = json.loads(target.read_text(encoding="utf-8"))
         return found
     folder = runs / cell.name
-    if (folder / "run.json").is_file():
-        run = load_run(folder)
-    else:
+    run = load_run(folder, device) if (folder / "run.json").is_file() else None
+    if run is None or run.record.get("interrupted"):
         shutil.rmtree(folder, ignore_errors=True)
         run = train(cell.training, output=runs, name=cell.name, device=device)
+    if run.record["interrupted"]:
+        raise KeyboardInterrupt(f"{folder} was cut short and will be trained again")
     result: Result = evaluate(run, cell.evaluation)
     result["cell"] = {"group": cell.group, "evaluation": asdict(cell.evaluation)}
     result["training"] = run.record

@@ -1,6 +1,7 @@
 """Training: the one loop, the two stages, the student, and a run's folder."""
 
 from ivra.training.config import TrainConfig, make_config, read_config
+from ivra.training.device import environment
 from ivra.training.loop import (
     Hooks,
     Loop,
@@ -31,6 +32,7 @@ __all__ = [
     "Validation",
     "accuracy",
     "endless",
+    "environment",
     "finetune",
     "linear_schedule",
     "load_plain",

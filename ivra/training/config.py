@@ -13,6 +13,7 @@ from ivra.losses import AOPC_BINS, TOPK_GRADIENTS, parse_criteria
 Percent = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class TrainConfig(BaseModel):
@@ -37,7 +38,7 @@ class TrainConfig(BaseModel):
     train: Literal["module", "backbone", "both"] = Field(
         "module", description="what the criteria train"
     )
-    seed: int = Field(0, description="seed of every random choice")
+    seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
 
@@ -167,6 +168,8 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
     for key in values:
         if key not in TrainConfig.model_fields:
             raise unknown_name(f"key in {where}", str(key), list(TrainConfig.model_fields))
+        if isinstance(values[key], bool):  # which pydantic would read as 0 or 1
+            raise IvraError(f"{where}: {key} is {values[key]}: expected no true or false")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -190,6 +193,7 @@ def read_config(path: str | Path) -> dict[str, object]:
         raise IvraError(f"cannot read {path}: {error}: expected a YAML file") from error
     try:
         values = yaml.safe_load(text)
+        twice = _twice(yaml.compose(text, yaml.SafeLoader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -197,4 +201,16 @@ def read_config(path: str | Path) -> dict[str, object]:
         raise IvraError(f"{path}{line}: {problem}: expected 'key: value' lines") from error
     if not isinstance(values, dict):
         raise IvraError(f"{path}: expected 'key: value' lines, got {type(values).__name__}")
+    if twice is not None:
+        raise IvraError(f"{path}:{twice[1]}: the key '{twice[0]}' stands twice: leave one of them")
     return values
+
+
+def _twice(root: yaml.Node | None) -> tuple[str, int] | None:
+    """The first key of a mapping that stood before, and its line."""
+    seen: set[str] = set()
+    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
+        if str(key.value) in seen:
+            return str(key.value), key.start_mark.line + 1
+        seen.add(str(key.value))
+    return None

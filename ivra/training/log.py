@@ -50,14 +50,23 @@ class JsonlLog(Hooks):
 
 
 def read_log(path: Path) -> list[LogEntry]:
-    """The entries of a log; a last line cut off by a kill is left out."""
+    """The entries of a log; a last line cut off by a kill is left out.
+
+    Raises:
+        IvraError: any other line that is none of ours, by its number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise IvraError(f"cannot read {path}: {error.strerror}") from error
     entries: list[LogEntry] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, start=1):
         try:
             entry: LogEntry = json.loads(line)
-        except ValueError:
-            break
-        entries.append({**entry, "terms": _finite(entry["terms"])})
+            entries.append({**entry, "terms": _finite(entry["terms"])})
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if number < len(lines):
+                raise IvraError(f"{path}:{number}: no line of a training log") from error
     return entries
 
 

@@ -86,8 +86,8 @@ class Loop:
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         keeper = _BestKeeper([p for parameters, _ in self.groups for p in parameters])
         interrupted, done = False, 0
-        self._tell(lambda hook: hook.on_begin(self.stage, self.steps))
         try:
+            self._tell(lambda hook: hook.on_begin(self.stage, self.steps))
             self._validate(0, keeper)
             for step, batch in enumerate(itertools.islice(batches, self.steps), start=1):
                 terms = self._step(step, batch, optimizer)
@@ -100,8 +100,11 @@ class Loop:
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            keeper.restore()
-        self._tell(lambda hook: hook.on_end(self.stage, interrupted))
+            interrupted = keeper.restore_in_spite() or interrupted
+        try:
+            self._tell(lambda hook: hook.on_end(self.stage, interrupted))
+        except KeyboardInterrupt:
+            interrupted = True
         kept = keeper.step if keeper.best is not None else done
         return Outcome(done, kept, keeper.best, interrupted)
 
@@ -155,6 +158,15 @@ class _BestKeeper:
         self.best, self.step = validation, step
         self._copies = [p.detach().clone() for p in self._parameters]
         return True
+
+    def restore_in_spite(self) -> bool:
+        """Restore, and once more if an interrupt falls into it; whether one did."""
+        try:
+            self.restore()
+        except KeyboardInterrupt:
+            self.restore()
+            return True
+        return False
 
     def restore(self) -> None:
         if self.best is None:

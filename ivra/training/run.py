@@ -4,6 +4,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from ivra.attention import AttentionSizes, InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
-from ivra.errors import IvraError
-from ivra.storage import write_json_atomic, write_text_atomic
+from ivra.errors import IvraError, first_line
+from ivra.storage import current, replace_together, write_json_atomic, write_text_atomic
+from ivra.training.checksums import check_weights, write_checksums
 from ivra.training.config import TrainConfig, make_config, read_config
+from ivra.training.device import usable_device
 from ivra.training.task import Encoder
 
 CONFIG, RECORD, MODULE, WEIGHTS, LOG = (
@@ -60,16 +64,23 @@ def new_folder(output: Path, name: str) -> Path:
     """Make ``output/name``.
 
     Raises:
-        IvraError: it exists, or cannot be made.
+        IvraError: it exists or cannot be made, ``name`` is not the name of one folder, or
+            ``latest`` beside it is no link and could not be pointed at it.
     """
-    path = output / name
+    path, latest = output / name, output / LATEST
+    if name in ("", ".", "..", LATEST) or Path(name).name != name:
+        raise IvraError(f"a run cannot be called '{name}': expected the name of one folder")
+    if os.path.lexists(latest) and not latest.is_symlink():
+        raise IvraError(f"{latest} is no link to a run: move it away, or choose another --output")
     if os.path.lexists(path):
         raise IvraError(f"{path} exists already: choose another name with --name, or remove it")
     try:
         output.mkdir(parents=True, exist_ok=True)
         path.mkdir()
-    except OSError as error:
-        raise IvraError(f"cannot make the run folder {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = isinstance(error, OSError) and error.strerror
+        reason = reason or first_line(error)
+        raise IvraError(f"cannot make the run folder {path}: {reason}") from error
     return path
 
 
@@ -80,8 +91,10 @@ def point_latest(path: Path) -> None:
         link.symlink_to(path.name)
         os.replace(link, path.parent / LATEST)
     except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise IvraError(f"cannot point {path.parent / LATEST} at the run: {reason}") from error
+    finally:
         link.unlink(missing_ok=True)
-        raise IvraError(f"cannot point {path.parent / LATEST} at the run: {error}") from error
 
 
 def save_config(path: Path, config: TrainConfig) -> None:
@@ -90,27 +103,33 @@ def save_config(path: Path, config: TrainConfig) -> None:
     write_text_atomic(path / CONFIG, yaml.safe_dump(values, sort_keys=False))
 
 
-def save_backbone(path: Path, backbone: Backbone, folder: str = MODEL) -> None:
-    """The model and its tokenizer, readable by transformers alone."""
-    with _one_line(f"cannot save the model to {path / folder}"):
-        backbone.model.save_pretrained(path / folder)
-        backbone.tokenizer.save_pretrained(path / folder)
-        for weights in (path / folder).glob("*.safetensors"):  # written for the owner alone
-            shutil.copymode(path / folder / "config.json", weights)
+def save_weights(
+    path: Path,
+    module: InterpretableAttention,
+    backbone: Backbone | None = None,
+    folders: tuple[str, ...] = (MODEL,),
+) -> None:
+    """The module's shape and weights and, if given, the model they belong to, in one step.
+
+    The model stands in each of ``folders`` with its tokenizer, readable by transformers alone. A
+    kill at any moment leaves what was there or all that is new; so do an error and an interrupt.
+    """
+    with _one_line(f"cannot save the weights to {path}"), replace_together(path) as staged:
+        write_json_atomic(staged / MODULE, module.config())
+        tensors = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters()}
+        save_file(tensors, staged / WEIGHTS)
+        if backbone is not None:
+            for folder in folders:
+                backbone.model.save_pretrained(staged / folder)
+                backbone.tokenizer.save_pretrained(staged / folder)
+        for weights in staged.rglob("*.safetensors"):  # for the owner alone, whatever the umask
+            shutil.copymode(staged / MODULE, weights)
+        write_checksums(staged, path)
 
 
-def save_module(path: Path, module: InterpretableAttention) -> None:
-    """The module's shape and weights (a temporary file, then a rename)."""
-    write_json_atomic(path / MODULE, module.config())
-    temporary = path / f".{secrets.token_hex(4)}.safetensors"
-    tensors = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters()}
-    try:
-        with _one_line(f"cannot save the attention module to {path}"):
-            save_file(tensors, temporary)  # for the owner alone, whatever the umask
-            shutil.copymode(path / MODULE, temporary)
-            os.replace(temporary, path / WEIGHTS)
-    finally:
-        temporary.unlink(missing_ok=True)
+def has_weights(path: Path) -> bool:
+    """Whether the folder has got as far as its first weights."""
+    return all(current(path, part).exists() for part in (MODEL, MODULE, WEIGHTS))
 
 
 def save_record(path: Path, record: dict[str, object]) -> None:
@@ -118,28 +137,43 @@ def save_record(path: Path, record: dict[str, object]) -> None:
     write_json_atomic(path / RECORD, record)
 
 
-def load_run(path: str | Path = "runs/latest") -> Run:
-    """Read a run back.
+def load_run(path: str | Path = "runs/latest", device: str = "cpu") -> Run:
+    """Read a run back, onto ``device`` as PyTorch names it.
 
     Raises:
-        IvraError: no folder there, or one without configuration, model or weights.
+        IvraError: no folder there, one without configuration, model or weights, or a device that
+            cannot be used.
     """
-    folder = Path(path)
-    if not folder.exists():
-        hint = "train one with 'ivra train'" if folder.name == LATEST else "check the path"
-        raise IvraError(f"no run at {folder}: {hint}")
-    folder = folder.resolve()
-    for part in (CONFIG, MODULE, WEIGHTS, "model"):
-        if not (folder / part).exists():
+    where = usable_device(device)
+    folder = _run_folder(Path(path))
+    check_weights(folder)
+    config = make_config(read_config(folder / CONFIG), str(folder / CONFIG))
+    backbone = load_backbone(str(current(folder, MODEL)), None).to(where)
+    module = _load_module(folder).to(where)
+    record = _read_json(folder / RECORD) if (folder / RECORD).exists() else {}
+    return Run(folder, config, backbone.eval(), module, record)
+
+
+def _run_folder(path: Path) -> Path:
+    """``path`` with links followed, checked to hold a run."""
+    if path.is_symlink() and not path.exists():
+        raise IvraError(
+            f"no run at {path}: it points at {os.readlink(path)}, which is not there any more; "
+            "name the run's folder"
+        )
+    if not path.exists():
+        hint = "train one with 'ivra train'" if path.name == LATEST else "check the path"
+        raise IvraError(f"no run at {path}: {hint}")
+    if not path.is_dir():
+        raise IvraError(f"{path} is a file: expected a run folder of 'ivra train'")
+    folder = path.resolve()
+    for part in (CONFIG, MODULE, WEIGHTS, MODEL):
+        if not current(folder, part).exists():
             raise IvraError(
                 f"{folder} has no {part}: expected a run folder of 'ivra train' that got as far "
                 "as its first weights"
             )
-    config = make_config(read_config(folder / CONFIG), str(folder / CONFIG))
-    backbone = load_backbone(str(folder / "model"), None)
-    module = _load_module(folder)
-    record = _read_json(folder / RECORD) if (folder / RECORD).exists() else {}
-    return Run(folder, config, backbone.eval(), module.to(backbone.device), record)
+    return folder
 
 
 def load_plain(run: Run) -> Backbone | None:
@@ -149,13 +183,14 @@ def load_plain(run: Run) -> Backbone | None:
     """
     if run.config.train == "module":
         return run.backbone
-    if not (run.path / PLAIN).is_dir():
+    plain = current(run.path, PLAIN)
+    if not plain.is_dir():
         return None
-    return load_backbone(str(run.path / PLAIN), None).to(run.backbone.device).eval()
+    return load_backbone(str(plain), None).to(run.backbone.device).eval()
 
 
 def _load_module(folder: Path) -> InterpretableAttention:
-    shape = _read_json(folder / MODULE)
+    shape = _read_json(current(folder, MODULE))
     try:
         module = InterpretableAttention(
             AttentionSizes(**shape["sizes"]),
@@ -164,11 +199,11 @@ def _load_module(folder: Path) -> InterpretableAttention:
             shape["coefficients_norm"],
             shape["saliency_norm"],
         )
-        module.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, TypeError, RuntimeError, SafetensorError, OSError) as error:
+        module.load_state_dict(load_file(current(folder, WEIGHTS)))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:
         raise IvraError(
-            f"{folder}: {MODULE} and {WEIGHTS} do not fit ({str(error).splitlines()[0]}): the run "
-            "is damaged, train it again"
+            f"{folder}: {MODULE} and {WEIGHTS} do not fit ({first_line(error)}): the run is "
+            "damaged, train it again"
         ) from error
     return module.eval()
 
@@ -176,22 +211,21 @@ def _load_module(folder: Path) -> InterpretableAttention:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise IvraError(f"cannot read {path}: {error}") from error
     if not isinstance(found, dict):
         raise IvraError(f"{path}: expected a JSON object, got {type(found).__name__}")
     return found
 
 
-class _one_line:  # noqa: N801 - reads as a phrase in a with statement
-    """Turns the errors of writing files into one :class:`IvraError`."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, SafetensorError)):
-            raise IvraError(f"{self._what}: {str(error).splitlines()[0]}") from error
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turn the errors of writing weights into one :class:`IvraError`."""
+    try:
+        yield
+    except Exception as error:
+        # tokenizers knows no better than a bare Exception for a disk that is full.
+        if isinstance(error, (OSError, SafetensorError)) or type(error) is Exception:
+            reason = isinstance(error, OSError) and error.strerror
+            raise IvraError(f"{what}: {reason or first_line(error)}") from error
+        raise

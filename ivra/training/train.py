@@ -1,34 +1,40 @@
 """``train``: from a configuration to a run."""
 
 import random
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
-from ivra.data import fingerprint
-from ivra.errors import IvraError
+from ivra.data import Item, fingerprint
 from ivra.losses import parse_criteria
 from ivra.training.config import TrainConfig
+from ivra.training.device import environment, usable_device
 from ivra.training.log import JsonlLog
 from ivra.training.loop import Hooks, Outcome, Validation
 from ivra.training.run import (
     LOG,
+    MODEL,
     PLAIN,
     Run,
+    has_weights,
     new_folder,
     point_latest,
-    save_backbone,
     save_config,
-    save_module,
     save_record,
+    save_weights,
 )
 from ivra.training.stages import CriteriaStage, accuracy, finetune
 from ivra.training.task import Encoder, Splits, labels_of, read_splits
 from ivra.training.versions import versions
+
+_T = TypeVar("_T")
 
 
 def seed_everything(seed: int) -> None:
@@ -38,21 +44,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def usable_device(name: str) -> torch.device:
-    """The device called ``name``.
-
-    Raises:
-        IvraError: PyTorch does not know it, or it is not there.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise IvraError(f"cannot use the device '{name}' ({reason}): try cpu or cuda") from error
-    return device
-
-
 def default_name(config: TrainConfig) -> str:
     """``sim+suff-tiny-electra-seed0-20260101-120000``."""
     criteria = "+".join(known.name for known in parse_criteria(config.criteria))
@@ -60,16 +51,22 @@ def default_name(config: TrainConfig) -> str:
     return f"{criteria}-{model}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-class _KeepModule(Hooks):
-    """Saves the module whenever it is the best so far, so that a killed run can be used."""
+class _KeepBest(Hooks):
+    """Saves what stage 2 trains whenever it is the best so far, so that a killed run can be used.
 
-    def __init__(self, path: Path, module: InterpretableAttention) -> None:
+    Where the backbone trains too it is saved with the module, in one step.
+    """
+
+    def __init__(
+        self, path: Path, module: InterpretableAttention, backbone: Backbone | None
+    ) -> None:
         self._path = path
         self._module = module
+        self._backbone = backbone
 
     def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
         if best and stage == "criteria":
-            save_module(self._path, self._module)
+            save_weights(self._path, self._module, self._backbone)
 
 
 def train(
@@ -83,8 +80,13 @@ def train(
     """Fine-tune where needed, train by the criteria, and write ``output/name``.
 
     Everything is read and checked before the folder is made. The same configuration on the same
-    machine gives the same numbers. An interrupt (Ctrl-C) ends the stage it falls into and leaves
-    a usable run; ``run.record["interrupted"]`` says so.
+    machine with the same number of threads gives the same numbers.
+
+    An interrupt (Ctrl-C) ends the part it falls into - a stage, the making of the criteria, an
+    accuracy - skips stage 2 if that has not begun, and leaves a usable run;
+    ``run.record["interrupted"]`` says so. An accuracy that was cut off is ``None``. An interrupt
+    before the folder is made, or a second one while the run is being written, is raised again.
+    A training that fails before its first weights leaves no folder.
 
     Args:
         config: what to do.
@@ -105,47 +107,122 @@ def train(
     encoder = Encoder(backbone, config.max_length, config.batch_size)
     train_items, valid_items = encoder.items(splits.train), encoder.items(splits.valid)
     random.Random(config.seed).shuffle(train_items)
-    path = new_folder(Path(output), name or default_name(config))
-    save_config(path, config)
-    log = JsonlLog(path / LOG)
+    path = new_folder(Path(output), default_name(config) if name is None else name)
+    try:
+        save_config(path, config)
+        training = _Training(config, path, encoder, train_items, valid_items, hooks)
+        training.learn()
+        return training.finish({"data": _data_record(splits)}, started)
+    except BaseException as error:
+        if not has_weights(path):
+            shutil.rmtree(path, ignore_errors=True)
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(
+                f"{path} is unfinished; it holds the best weights that were saved"
+            ) from error
+        raise
 
-    first: Outcome | None = None
-    if config.finetune == "always" or (config.finetune == "auto" and backbone.head_is_new):
-        first = finetune(config, encoder, train_items, valid_items, (log, *hooks))
-    backbone.eval()
-    before = accuracy(backbone, encoder, valid_items)
-    save_backbone(path, backbone)
-    if config.train != "module":
-        save_backbone(path, backbone, PLAIN)
-    module = _new_module(config, backbone)
-    save_module(path, module)
-    second: Outcome | None = None
-    if first is None or not first.interrupted:
-        stage_hooks = (log, _KeepModule(path, module), *hooks)
+
+class _Training:
+    """A run on its way, and how far it has come."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        path: Path,
+        encoder: Encoder,
+        train: list[Item],
+        valid: list[Item],
+        hooks: tuple[Hooks, ...],
+    ) -> None:
+        self.config = config
+        self.path = path
+        self.encoder = encoder
+        self.backbone = encoder.backbone
+        self.train = train
+        self.valid = valid
+        self.log = JsonlLog(path / LOG)
+        self.hooks = hooks
+        self.module = _new_module(config, self.backbone)
+        self.first: Outcome | None = None
+        self.second: Outcome | None = None
+        self.before: float | None = None
+        self.after: float | None = None
+        self.interrupted = False
+
+    def learn(self) -> None:
+        """Both stages, the weights saved after each, and the accuracies around stage 2."""
+        config = self.config
+        if config.finetune == "always" or (config.finetune == "auto" and self.backbone.head_is_new):
+            self.first = self._stage(self._finetune)
+        self.backbone.eval()
+        self.before = self._part(self._accuracy)
+        folders = (MODEL,) if config.train == "module" else (MODEL, PLAIN)
+        self._written(lambda: save_weights(self.path, self.module, self.backbone, folders))
+        if self.interrupted:
+            self.after = self.before
+            return
+        changed = self.backbone if config.train != "module" else None
+        keep = _KeepBest(self.path, self.module, changed)
+        self.second = self._stage(lambda: self._criteria(keep))
+        self._written(lambda: save_weights(self.path, self.module, changed))
+        self.after = self._part(self._accuracy)
+
+    def finish(self, facts: dict[str, object], started: float) -> Run:
+        """The record, beginning with ``facts``, and ``latest``."""
+        record: dict[str, object] = {}
+
+        def write() -> None:
+            record.update(
+                seed=self.config.seed,
+                versions=versions(),
+                environment=environment(self.backbone),
+                labels=list(self.backbone.labels),
+                **facts,
+                accuracy={"before": self.before, "after": self.after, "split": "valid"},
+                finetune=_outcome_record(self.first),
+                criteria=_outcome_record(self.second),
+                interrupted=self.interrupted,
+                seconds=round(time.time() - started, 1),
+            )
+            save_record(self.path, record)
+            point_latest(self.path)
+
+        self._written(write)
+        return Run(self.path, self.config, self.backbone, self.module.eval(), record)
+
+    def _finetune(self) -> Outcome:
+        hooks = (self.log, *self.hooks)
+        return finetune(self.config, self.encoder, self.train, self.valid, hooks)
+
+    def _criteria(self, keep: Hooks) -> Outcome:
+        hooks = (self.log, keep, *self.hooks)
+        stage = CriteriaStage(self.config, self.encoder, self.module, self.train, self.valid, hooks)
+        return stage.run()
+
+    def _accuracy(self) -> float:
+        return accuracy(self.backbone, self.encoder, self.valid)
+
+    def _part(self, call: Callable[[], _T]) -> _T | None:
+        """What ``call`` gives, ``None`` if an interrupt cuts it off."""
         try:
-            stage = CriteriaStage(config, encoder, module, train_items, valid_items, stage_hooks)
-            second = stage.run()
-        except KeyboardInterrupt:  # before the first step, while criteria are being built
-            second = Outcome(0, 0, None, interrupted=True)
-        save_module(path, module)
-        if config.train != "module":
-            save_backbone(path, backbone)
+            return call()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return None
 
-    after = accuracy(backbone, encoder, valid_items)
-    record: dict[str, object] = {
-        "seed": config.seed,
-        "versions": versions(),
-        "labels": list(backbone.labels),
-        "data": _data_record(splits),
-        "accuracy": {"before": before, "after": after, "split": "valid"},
-        "finetune": _outcome_record(first),
-        "criteria": _outcome_record(second),
-        "interrupted": any(outcome and outcome.interrupted for outcome in (first, second)),
-        "seconds": round(time.time() - started, 1),
-    }
-    save_record(path, record)
-    point_latest(path)
-    return Run(path, config, backbone, module.eval(), record)
+    def _stage(self, call: Callable[[], Outcome]) -> Outcome:
+        outcome = self._part(call) or Outcome(0, 0, None, interrupted=True)
+        self.interrupted = self.interrupted or outcome.interrupted
+        return outcome
+
+    def _written(self, write: Callable[[], None]) -> None:
+        """Write, and once more from the start if an interrupt falls into it."""
+        try:
+            write()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            write()
 
 
 def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttention:

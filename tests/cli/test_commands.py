@@ -6,15 +6,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from click.testing import Result
 
 from ivra.explainers import STATIC
 from ivra.losses import known_criteria
-from ivra.training import Run, TrainConfig, load_run, versions
+from ivra.training import Run, TrainConfig, environment, load_run, versions
 from ivra.version import __version__
 
 Call = Callable[..., Result]
@@ -73,6 +75,10 @@ def test_eval_prints_a_table_and_writes_json(call: Call, copy: Path) -> None:
     written = json.loads((copy / "eval-test.json").read_text())
     assert f"written to {copy / 'eval-test.json'}" in printed
     assert written["data"]["rows"] == 16
+    here = environment(load_run(copy).backbone)
+    assert written["environment"] == here
+    assert written["training"]["environment"] == here
+    assert json.loads((copy / "run.json").read_text())["environment"] == here
     assert set(written["figures"]) == {"ivra", "untrained", "attention", "attention-last", "random"}
     keys = {"comp", "suff", "comp_by_bin", "suff_by_bin", "intervals"}
     assert keys == set(written["figures"]["ivra"])
@@ -148,6 +154,32 @@ def test_explain_writes_numbers_and_a_page(
     html = page.read_text()
     assert html.lower().startswith("<!doctype html>")
     assert "<script" not in html
+
+
+def test_a_device_is_handed_on(
+    call: Call, copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def load(run: str, device: str) -> Run:
+        asked.append(device)
+        return load_run(run, device)
+
+    for module in ("evaluate", "explain"):
+        monkeypatch.setattr(import_module(f"ivra.cli.{module}"), "load_run", load)
+    done(call("eval", copy, "--accuracy", "--rows", "4", "--device", "cpu:0"))
+    done(call("explain", copy, "--text", "good", "--device", "cpu:0"))
+    done(call("explain", copy, "--text", "good"))
+    assert asked == ["cpu:0", "cpu:0", "cpu"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_is_judged_and_explained_on_a_gpu(call: Call, copy: Path) -> None:
+    assert load_run(copy, "cuda").backbone.device.type == "cuda"
+    done(call("eval", copy, "--accuracy", "--aopc", "--cons", "--device", "cuda"))
+    written = json.loads((copy / "eval-test.json").read_text())
+    assert written["environment"]["device"].startswith("cuda")
+    done(call("explain", copy, "--text", "good", "--explainers", "ivra,random", "--device", "cuda"))
 
 
 def test_explain_takes_pairs_and_folders(call: Call, trained: Run, folder: Path) -> None:

@@ -49,7 +49,7 @@ def test_all_metrics_stand_in_a_result_that_json_can_hold(
     assert again == json.loads(json.dumps(result))
     assert {
         "run", "model", "criteria", "data", "figures", "undefined", "accuracy", "settings",
-        "seed", "config", "training", "versions", "seconds", "tests",
+        "seed", "config", "training", "versions", "environment", "seconds", "tests",
     } == set(result)  # fmt: skip
     figures = result["figures"]
     assert list(figures) == ["ivra", *BASELINES, "none", "trivial", "true"]
