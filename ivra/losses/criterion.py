@@ -170,6 +170,6 @@ def check_terms(criterion: Criterion, terms: object, rows: int) -> Terms:
             row = int(torch.isfinite(value).logical_not().nonzero()[0])
             raise IvraError(
                 f"criterion '{name}' returned a term '{key}' that is not finite "
-                f"({float(value[row])} in row {row}): the run stops with the last good weights kept"
+                f"({float(value[row].detach())} in row {row}): the run stops with the last good weights kept"
             )
     return terms
