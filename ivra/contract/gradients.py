@@ -37,10 +37,9 @@ def derivative(trial: Trial) -> None:
     elif kind == "approximate":
         _approximate(trial)
     else:
+        _exact_behind_the_cut(trial)
         for gradient in TOPK_GRADIENTS:
-            chosen = trial.with_gradient(gradient)
-            _exact_behind_the_cut(chosen)
-            _cut(chosen)
+            _cut(trial.with_gradient(gradient))
 
 
 def _scores(views: Sequence[View]) -> list[Tensor]:

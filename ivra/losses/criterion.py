@@ -168,8 +168,9 @@ def check_terms(criterion: Criterion, terms: object, rows: int) -> Terms:
             )
         if not bool(torch.isfinite(value).all()):
             row = int(torch.isfinite(value).logical_not().nonzero()[0])
+            came = float(value[row].detach())
             raise IvraError(
                 f"criterion '{name}' returned a term '{key}' that is not finite "
-                f"({float(value[row].detach())} in row {row}): the run stops with the last good weights kept"
+                f"({came} in row {row}): the run stops with the last good weights kept"
             )
     return terms

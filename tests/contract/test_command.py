@@ -1,4 +1,4 @@
-"""``ivra plugins --check NAME``: one line a clause, exit code 0 or 2; and the page that tells it."""
+"""``ivra plugins --check NAME``: a line a clause, exit code 0 or 2; and the page about it."""
 
 import importlib
 import sys
