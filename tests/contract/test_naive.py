@@ -18,7 +18,15 @@ from ivra.contract.models import StandIn, Tiny, tiny, tiny_student
 from ivra.contract.rows import PAD, make_batch, make_items
 from ivra.contract.trial import Stage
 from ivra.data import Item
-from ivra.evaluation import aopc, consistency, plausibility_auc
+from ivra.evaluation import (
+    aopc,
+    average_precision,
+    consistency,
+    plausibility_auc,
+    recall_at,
+    token_units,
+    word_units,
+)
 from ivra.explainers import ModuleExplainer
 from ivra.losses import (
     AOPC_BINS,
@@ -288,6 +296,45 @@ def test_plausibility_is_a_loop_over_pairs_of_tokens(
     auc, counted = plausibility_auc(items, scores)
     assert counted == len(shares)
     assert auc == (pytest.approx(math.fsum(shares) / len(shares)) if shares else None)
+
+
+@shapes
+@few(25)
+def test_precision_and_recall_are_loops_over_the_units_at_or_above_each_score(
+    lengths: list[int], seed: int, side: str
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for item in make_items(lengths, seed):
+        ranking = torch.randint(0, 4, (len(item.input_ids),), generator=generator).float()
+        places = [place for place, yes in enumerate(item.explainable) if yes]
+        words = sorted({item.word[place] for place in places})
+        parts = {
+            "token": [[place] for place in places],
+            "word": [[p for p in places if item.word[p] == word] for word in words],
+        }
+        for kind, units in (("token", token_units), ("word", word_units)):
+            found = units(item, ranking)
+            if item.rationale is None:
+                assert found is None
+                continue
+            scores = [math.fsum(ranking[p].item() for p in part) for part in parts[kind]]
+            marks = [any(item.rationale[p] for p in part) for part in parts[kind]]
+            assert found is not None
+            assert found.scores.tolist() == pytest.approx(scores)
+            assert found.marks.tolist() == marks
+            if not any(marks):
+                continue
+            precision, before = 0.0, 0.0
+            for level in sorted(set(scores), reverse=True):
+                above = [mark for mark, score in zip(marks, scores, strict=True) if score >= level]
+                recall = sum(above) / sum(marks)
+                precision += (recall - before) * sum(above) / len(above)
+                before = recall
+            assert average_precision(found) == pytest.approx(precision, abs=1e-12)
+            order = sorted(range(len(scores)), key=lambda unit: (-scores[unit], unit))
+            for k in (1, sum(marks)):
+                hits = sum(marks[unit] for unit in order[:k])
+                assert recall_at(found, k) == pytest.approx(hits / sum(marks), abs=1e-12)
 
 
 @shapes
