@@ -108,8 +108,8 @@ class Criterion(nn.Module, ABC):
             name = "brevity"
 
             def forward(self, view: View) -> Terms:
-                entropy = -(view.saliency * (view.saliency + 1e-12).log()).sum(-1)
-                return Terms(brevity=entropy)
+                r = view.saliency
+                return Terms(brevity=-(r * r.clamp_min(1e-7).log()).sum(-1))
 
     and register the class under the entry-point group ``ivra.criteria``. A criterion may own
     parameters and step them itself in ``inner_step``; it may report a metric of its own, by
