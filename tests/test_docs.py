@@ -17,6 +17,7 @@ import ivra
 from ivra.attention import LEVELS, NORMALISERS, READINGS
 from ivra.backbones import FAMILIES, TINY
 from ivra.cli.main import COMMANDS, main
+from ivra.contract import check_criterion
 from ivra.data import read_rows
 from ivra.data.builtin import SIZES
 from ivra.evaluation import METRICS
@@ -277,6 +278,8 @@ def test_the_plugin_of_under_ten_lines_works(page: str, tmp_path: Path) -> None:
     terms.total().sum().backward()
     assert saliency.grad is not None
     assert torch.isfinite(saliency.grad).all()
+    verdicts = check_criterion(type(criterion).build)
+    assert [verdict for verdict in verdicts if verdict.outcome == "fail"] == []
 
 
 def test_the_first_thing_in_the_docs_of_criteria_is_the_plugin() -> None:

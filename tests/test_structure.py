@@ -25,7 +25,7 @@ LAYERS = (
     {"training"},
     {"evaluation"},
     {"reports"},
-    {"studies"},
+    {"contract", "studies"},
     {"api"},
     {"cli"},
     {"__main__"},

@@ -8,6 +8,7 @@ import torch
 from ivra_brevity import Brevity, entropy
 
 from ivra import View
+from ivra.contract import check_criterion
 from ivra.losses import Weighted, check_terms, known_criteria, parse_criteria
 
 
@@ -45,6 +46,11 @@ def test_its_terms_are_what_ivra_expects() -> None:
     view = cast(View, Saliency(torch.full((4, 5), 0.2)))
     terms = check_terms(Brevity(), Brevity()(view), rows=4)
     assert list(terms) == ["brevity"]
+
+
+def test_it_holds_the_contract() -> None:
+    verdicts = check_criterion(Brevity.build)
+    assert [verdict for verdict in verdicts if verdict.outcome == "fail"] == []
 
 
 def test_ivra_lists_it() -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -103,7 +103,10 @@ class Backbone(nn.Module):
         """One forward pass; ``reader`` (for instance the attention module) reads every layer."""
         batch, back = self.head_first(batch)
         capture = Capture(batch.attention_mask, reader)
-        output = self._run(batch, batch.input_ids, batch.attention_mask, capture, hidden)
+        ids = self._findable(batch.input_ids, batch.attention_mask)
+        own = self._mixed_embeddings(batch.input_ids, None)
+        with nullcontext() if ids is batch.input_ids else own:
+            output = self._run(batch, ids, batch.attention_mask, capture, hidden)
         readings = tuple(capture.readings)
         states = torch.stack(output.hidden_states[1:]).mean(0) if hidden else None
         if back is not None:
@@ -131,7 +134,8 @@ class Backbone(nn.Module):
         if removal == "embedding":
             capture = Capture(batch.attention_mask)
             with self._mixed_embeddings(batch.input_ids, keep):
-                return self._run(batch, batch.input_ids, batch.attention_mask, capture).logits
+                ids = self._findable(batch.input_ids, batch.attention_mask)
+                return self._run(batch, ids, batch.attention_mask, capture).logits
         if removal != "attention":
             raise unknown_name("removal", removal, ["attention", "embedding"])
         kept = batch.attention_mask & (keep > 0)
@@ -142,9 +146,22 @@ class Backbone(nn.Module):
         capture = Capture(batch.attention_mask, key_bias=((keep + _LEAST_KEEP) / scale).log())
         # A removed token's id becomes padding, so that a head that reads the last token finds
         # the last one kept; its own embedding still enters, or nothing could bring it back.
-        ids = torch.where(kept, batch.input_ids, self.pad_id)
+        ids = self._findable(torch.where(kept, batch.input_ids, self.pad_id), kept)
         with self._mixed_embeddings(batch.input_ids, None):
             return self._run(batch, ids, kept, capture).logits
+
+    def _findable(self, ids: TokenIds, visible: TokenMask) -> TokenIds:
+        """``ids`` for a head that reads the last token whose id is not that of padding.
+
+        In a row of nothing but that id (pad = eos) it would read column 0, be that padding. The
+        first visible token of such a row, which is what it reads in the row alone, gets another
+        id; its embedding has to be given by a hook then.
+        """
+        lost = (visible & (ids != self.pad_id)).any(-1, keepdim=True).logical_not()
+        if self.family.pooled != "last" or not bool(lost.any()):
+            return ids
+        first = visible & (visible.cumsum(-1) == 1)
+        return torch.where(first & lost, int(self.pad_id == 0), ids)
 
     def _run(
         self,

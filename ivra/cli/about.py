@@ -5,6 +5,8 @@ from rich.table import Table
 
 from ivra.backbones import FAMILIES, TINY
 from ivra.cli.console import console
+from ivra.contract import CLAUSES, check_criterion
+from ivra.errors import IvraError, unknown_name
 from ivra.explainers import STATIC, Explainer, ModuleExplainer
 from ivra.losses import known_criteria
 from ivra.training import versions
@@ -12,8 +14,36 @@ from ivra.version import __version__
 
 
 @click.command("plugins")
-def plugins_command() -> None:
-    """List criteria, explainers and backbones, and the package that brings each."""
+@click.option("--check", metavar="NAME", help="Hold the criterion NAME to the contract.")
+def plugins_command(check: str | None) -> None:
+    """List criteria, explainers and backbones, and the package that brings each.
+
+    With --check, print one line a clause of the contract instead: pass, fail or not applicable.
+    The exit code is 0 if all hold, else 2.
+    """
+    if check is None:
+        _list()
+    else:
+        _check(check)
+
+
+def _check(name: str) -> None:
+    known = known_criteria()
+    if name not in known:
+        raise unknown_name("criterion", name, list(known))
+    broken = 0
+    for clause in CLAUSES:
+        (verdict,) = check_criterion(known[name].criterion.build, (clause,))
+        broken += verdict.outcome == "fail"
+        click.echo(f"{verdict.outcome:16}{verdict.clause:16}{' '.join(verdict.detail.split())}")
+    if broken:
+        raise IvraError(
+            f"criterion '{name}' of {known[name].package} breaks {broken} of {len(CLAUSES)} "
+            "clauses: mend what the lines above say"
+        )
+
+
+def _list() -> None:
     own = f"ivra {__version__}"
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("kind", "name", "package", "what it is"):

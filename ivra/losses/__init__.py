@@ -9,7 +9,15 @@ from ivra.losses.consistency import (
     saliency_divergences,
     scale_free_consistency_loss,
 )
-from ivra.losses.criterion import AOPC_BINS, Criterion, Setup, Terms, View, check_terms
+from ivra.losses.criterion import (
+    AOPC_BINS,
+    Criterion,
+    Derivative,
+    Setup,
+    Terms,
+    View,
+    check_terms,
+)
 from ivra.losses.divergence import kl_divergence, mixed, pairwise_kl
 from ivra.losses.registry import Known, Weighted, known_criteria, parse_criteria
 from ivra.losses.removal import probability_of
@@ -25,6 +33,7 @@ __all__ = [
     "Comprehensiveness",
     "Consistency",
     "Criterion",
+    "Derivative",
     "Known",
     "LookAhead",
     "Setup",

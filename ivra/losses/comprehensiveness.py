@@ -38,6 +38,7 @@ class Comprehensiveness(Criterion):
 
     name = "comp"
     better = "higher"
+    derivative = "cut"
 
     def __init__(
         self,

@@ -23,8 +23,10 @@ def from_first_visible(values: torch.Tensor, visible: TokenMask) -> torch.Tensor
 def hidden_distances(hidden: Hidden, visible: TokenMask) -> Pairs:
     """``||H_i - H_j||_2`` at token level: over all positions and features, padding as zeros.
 
-    ``hidden`` is the mean over layers. Positions count from a row's first token.
+    ``hidden`` is the mean over layers. Positions count from a row's first token. In float32 at
+    least: float16 overflows at the square of a long row.
     """
+    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
     flat = from_first_visible(hidden * visible[..., None], visible).flatten(1)
     flat = flat - flat.mean(0)  # a shared offset cancels in every difference, not in rounding
     square = flat.square().sum(-1)
@@ -97,6 +99,7 @@ class Consistency(Criterion):
     name = "cons"
     better = "higher"
     needs_hidden = True
+    pairwise = True
 
     def __init__(self, scale_free: bool = True) -> None:
         super().__init__()

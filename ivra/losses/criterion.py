@@ -16,6 +16,18 @@ from ivra.shapes import Hidden, Labels, Logits, RowMask, Rows, Saliency, TokenMa
 AOPC_BINS = (1.0, 5.0, 10.0, 20.0, 50.0)
 """Percent of explainable tokens that comprehensiveness and sufficiency look at (ERASER)."""
 
+Derivative = Literal["exact", "cut", "approximate"]
+"""What a criterion's gradient in the saliency is; the contract (``ivra plugins --check``) holds
+it to that.
+
+* ``"exact"``: the derivative of its terms.
+* ``"cut"``: the saliency is cut into the 0/1 ``keep`` of a rerun, whose own derivative is 0; from
+  the terms to ``keep`` the gradient is the derivative, from ``keep`` to the saliency it is that
+  of a relaxation.
+* ``"approximate"``: that of the batch's mean term up to a small error, as of a difference
+  quotient; only its direction is held to it.
+"""
+
 
 class Terms(dict[str, Tensor]):
     """Named, unreduced losses of one criterion: ``Terms(brevity=rows)`` with ``rows (B,)``.
@@ -96,8 +108,8 @@ class Criterion(nn.Module, ABC):
             name = "brevity"
 
             def forward(self, view: View) -> Terms:
-                entropy = -(view.saliency * (view.saliency + 1e-12).log()).sum(-1)
-                return Terms(brevity=entropy)
+                r = view.saliency
+                return Terms(brevity=-(r * r.clamp_min(1e-7).log()).sum(-1))
 
     and register the class under the entry-point group ``ivra.criteria``. A criterion may own
     parameters and step them itself in ``inner_step``; it may report a metric of its own, by
@@ -109,7 +121,10 @@ class Criterion(nn.Module, ABC):
     """Whether a higher or a lower ``metric`` is better."""
     needs_hidden: ClassVar[bool] = False
     """Whether ``view.hidden`` is read."""
-
+    pairwise: ClassVar[bool] = False
+    """Whether the terms of a row depend on the other rows of its batch."""
+    derivative: ClassVar[Derivative] = "exact"
+    """What the gradient in the saliency is, see :data:`Derivative`."""
     selects: ClassVar[bool] = True
     """Whether ``metric`` may decide which iteration is kept: false where values at different
     steps cannot be compared. If no criterion of a run selects, the last iteration is kept."""
@@ -153,8 +168,9 @@ def check_terms(criterion: Criterion, terms: object, rows: int) -> Terms:
             )
         if not bool(torch.isfinite(value).all()):
             row = int(torch.isfinite(value).logical_not().nonzero()[0])
+            came = float(value[row].detach())
             raise IvraError(
                 f"criterion '{name}' returned a term '{key}' that is not finite "
-                f"({float(value[row])} in row {row}): the run stops with the last good weights kept"
+                f"({came} in row {row}): the run stops with the last good weights kept"
             )
     return terms

@@ -9,7 +9,11 @@ MIX = 1e-4
 
 
 def mixed(saliency: Saliency, support: TokenMask) -> Saliency:
-    """``(1 - 1e-4) r + 1e-4 uniform`` over ``support``; exact 0 elsewhere."""
+    """``(1 - 1e-4) r + 1e-4 uniform`` over ``support``; exact 0 elsewhere.
+
+    Half precision becomes float32: it cannot hold ``1 - 1e-4``.
+    """
+    saliency = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
     uniform = support.to(saliency) / support.sum(-1, keepdim=True)
     return (1 - MIX) * saliency + MIX * uniform
 

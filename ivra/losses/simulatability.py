@@ -45,6 +45,7 @@ class Simulatability(Criterion):
     name = "sim"
     better = "higher"
     selects = False
+    derivative = "approximate"
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -60,6 +61,8 @@ class Simulatability(Criterion):
         self.student.practise(self._study)
 
     def forward(self, view: View) -> Terms:
+        if not len(view.batch):  # no model runs on no rows
+            return Terms(sim=view.saliency.sum(-1))
         study = self._study or view.on(self.student.study_rows())
         ahead = self.student.look_ahead(study, view)
         surrogate = hypergradient_surrogate(study.saliency, study.explainable, ahead).mean()
@@ -67,4 +70,4 @@ class Simulatability(Criterion):
         return Terms(sim=ahead.loss + surrogate - surrogate.detach())
 
     def metric(self, view: View) -> Rows:
-        return self.student.agrees(view)
+        return self.student.agrees(view) if len(view.batch) else view.saliency.sum(-1)

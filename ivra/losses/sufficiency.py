@@ -39,6 +39,7 @@ class Sufficiency(Criterion):
 
     name = "suff"
     better = "lower"
+    derivative = "cut"
 
     def __init__(
         self,
