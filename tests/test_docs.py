@@ -19,7 +19,7 @@ from ivra.backbones import FAMILIES, TINY
 from ivra.cli.main import COMMANDS, main
 from ivra.data import read_rows
 from ivra.data.builtin import SIZES
-from ivra.evaluation import METRICS
+from ivra.evaluation import CHOICES, METRICS, PRESETS
 from ivra.explainers import STATIC
 from ivra.losses import (
     AOPC_BINS,
@@ -141,6 +141,7 @@ def test_every_public_name_is_documented(name: str) -> None:
         ("backbones.md", [*FAMILIES, *TINY]),
         ("criteria.md", [*TOPK_GRADIENTS, "attention", "embedding", "ivra.criteria"]),
         ("criteria.md", [criterion.name for criterion in BUILT_IN]),
+        ("evaluation.md", [*PRESETS, *(value for values in CHOICES.values() for value in values)]),
         ("evaluation.md", [*STATIC, "ivra", "none", *(f"--{name}" for name in METRICS)]),
     ],
 )
