@@ -26,3 +26,10 @@ KeyValue = Float[Tensor, "B G L D"]
 HeadLogits = Float[Tensor, "B H L"]
 AllHeadLogits = Float[Tensor, "B N H L"]
 ClassLogits = Float[Tensor, "B C L"]
+BinLogits = Float[Tensor, "B K C"]
+"""Logits for each row and each of ``K`` bins of AOPC."""
+BinRows = Float[Tensor, "B K"]
+BinMask = Bool[Tensor, "B K"]
+BinCounts = Int[Tensor, "B K"]
+TopTokens = Bool[Tensor, "B K L"]
+"""For each row and bin, which tokens are its top."""

@@ -20,7 +20,7 @@ from ivra.cli.main import COMMANDS, main
 from ivra.contract import check_criterion
 from ivra.data import read_rows
 from ivra.data.builtin import SIZES
-from ivra.evaluation import METRICS
+from ivra.evaluation import CHOICES, METRICS, PRESETS
 from ivra.explainers import STATIC
 from ivra.losses import (
     AOPC_BINS,
@@ -142,6 +142,7 @@ def test_every_public_name_is_documented(name: str) -> None:
         ("backbones.md", [*FAMILIES, *TINY]),
         ("criteria.md", [*TOPK_GRADIENTS, "attention", "embedding", "ivra.criteria"]),
         ("criteria.md", [criterion.name for criterion in BUILT_IN]),
+        ("evaluation.md", [*PRESETS, *(value for values in CHOICES.values() for value in values)]),
         ("evaluation.md", [*STATIC, "ivra", "none", *(f"--{name}" for name in METRICS)]),
     ],
 )

@@ -114,6 +114,27 @@ class Backbone(nn.Module):
             states = None if states is None else _gather_tokens(states, back)
         return Encoding(output.logits, readings, states)
 
+    def classify(
+        self, ids: TokenIds, types: TokenIds, visible: TokenMask, numbered: TokenMask
+    ) -> Logits:
+        """Logits alone, of rows padded on the right whose first token is visible.
+
+        ``numbered`` tokens count for positions; one that is numbered but not visible leaves a gap.
+        """
+        batch = Batch(
+            input_ids=ids,
+            token_type_ids=types,
+            attention_mask=visible,
+            explainable=visible,
+            segment=types,
+            word_ids=types,
+            labels=ids[:, 0],
+            rationale=visible,
+            annotated=visible[:, 0],
+            items=(),
+        )
+        return self._run(batch, ids, numbered, Capture(visible)).logits
+
     def rerun(self, batch: Batch, keep: TokenScores, removal: str = "attention") -> Logits:
         """Logits of the same rows with each token kept in proportion ``keep`` in ``[0, 1]``.
 

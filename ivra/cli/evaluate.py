@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from ivra.api import explain, export_eraser, write_report
+from ivra.cli.aopc import aopc_options, chosen_aopc
 from ivra.cli.console import console, messages, quiet
 from ivra.errors import IvraError
-from ivra.evaluation import BASELINES, METRICS, EvalConfig, evaluate
+from ivra.evaluation import BASELINES, METRICS, TOKEN_BUDGET, EvalConfig, evaluate
 from ivra.explainers import CONTROLS
 from ivra.reports import result_lines, results_tables
 from ivra.storage import write_json_atomic
@@ -55,6 +56,10 @@ EXAMPLES = 12
     "--seed", default=0, show_default=True, help="seed of students, random scores, resamples"
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
+@aopc_options
+@click.option(
+    "--token-budget", default=TOKEN_BUDGET, show_default=True, help="tokens of a batch of AOPC"
+)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")
 @click.option(
@@ -78,6 +83,7 @@ def eval_command(
     resamples: int,
     seed: int,
     device: str,
+    token_budget: int,
     json_path: str | None,
     html_path: str | None,
     eraser_path: str | None,
@@ -100,6 +106,8 @@ def eval_command(
         recall_k=_counts(recall_k),
         resamples=resamples,
         seed=seed,
+        aopc=chosen_aopc(click.get_current_context()),
+        token_budget=token_budget,
     )
     quiet()
     loaded = load_run(run, device)

@@ -1,7 +1,19 @@
 """Evaluation: how good the explanations are, and what the model paid."""
 
 from ivra.evaluation.agreement import plausibility_figures
-from ivra.evaluation.aopc import Aopc, aopc, cuts, delete
+from ivra.evaluation.aopc import (
+    Aopc,
+    ImportantTokens,
+    ReducedLogits,
+    aopc,
+    aopc_of,
+    cuts,
+    delete,
+    important_tokens,
+    normalised,
+    reduced_logits,
+)
+from ivra.evaluation.aopc_settings import CHOICES, PRESETS, AopcSettings, aopc_settings
 from ivra.evaluation.bootstrap import Bootstrap, percentile_interval, resampled_means
 from ivra.evaluation.concentration import normalised_entropy, saliency_entropy, support_size
 from ivra.evaluation.config import BASELINES, METRICS, EvalConfig
@@ -30,26 +42,34 @@ from ivra.evaluation.plausibility import (
     token_units,
     word_units,
 )
-from ivra.evaluation.prediction import packed, predict, token_scores
+from ivra.evaluation.prediction import TOKEN_BUDGET, packed, predict, token_scores
 from ivra.evaluation.significance import PairedTest, paired_test
 from ivra.evaluation.simulation import Simulation, StudentPlan, simulation_accuracy
 
 __all__ = [
     "BASELINES",
+    "CHOICES",
     "METRICS",
+    "PRESETS",
+    "TOKEN_BUDGET",
     "Aopc",
+    "AopcSettings",
     "AverageRelativeGain",
     "Bootstrap",
     "EraserScores",
     "EvalConfig",
+    "ImportantTokens",
     "PairedTest",
     "Reduced",
+    "ReducedLogits",
     "Simulation",
     "StudentPlan",
     "Units",
     "accuracy_figures",
     "against_plain",
     "aopc",
+    "aopc_of",
+    "aopc_settings",
     "average_precision",
     "average_relative_gain",
     "batch_correlations",
@@ -62,10 +82,12 @@ __all__ = [
     "evaluate",
     "evaluation_rows",
     "hard_rationales",
+    "important_tokens",
     "iou_f1",
     "macro_f1_of_shares",
     "marked_share",
     "mean_correlation",
+    "normalised",
     "normalised_entropy",
     "packed",
     "paired_test",
@@ -76,6 +98,7 @@ __all__ = [
     "rankings",
     "rationale_share",
     "recall_at",
+    "reduced_logits",
     "relative_gain",
     "resampled_means",
     "roc_auc",

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 from ivra.errors import IvraError, unknown_name
+from ivra.evaluation.aopc_settings import OURS, AopcSettings
+from ivra.evaluation.prediction import TOKEN_BUDGET
 from ivra.explainers import CONTROLS
 
 METRICS = ("accuracy", "aopc", "sim", "cons", "plausibility", "entropy")
@@ -29,6 +31,8 @@ class EvalConfig:
         recall_k: numbers of tokens (or words) for recall@k, beside the number marked.
         resamples: of rows for the bootstrap intervals; 0 for none.
         seed: of the students, the random scores and the bootstrap.
+        aopc: every choice of comprehensiveness and sufficiency.
+        token_budget: tokens of a batch of predictions, padding included.
     """
 
     metrics: tuple[str, ...] = ()
@@ -43,12 +47,14 @@ class EvalConfig:
     recall_k: tuple[int, ...] = (5,)
     resamples: int = 2000
     seed: int = 0
+    aopc: AopcSettings = OURS
+    token_budget: int = TOKEN_BUDGET
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
             if metric not in METRICS:
                 raise unknown_name("metric", metric, list(METRICS))
-        for name in ("students", "student_rows"):
+        for name in ("students", "student_rows", "token_budget"):
             if getattr(self, name) < 1:
                 raise IvraError(f"{name} is {getattr(self, name)}: expected at least 1")
         if self.rows is not None and self.rows < 1:

@@ -10,7 +10,7 @@ from ivra.attention import masked_softmax
 from ivra.data import Item, Row, fingerprint
 from ivra.errors import IvraError, unknown_name
 from ivra.evaluation.agreement import TOKEN_KEYS, WORD_KEYS, plausibility_figures
-from ivra.evaluation.aopc import aopc
+from ivra.evaluation.aopc import aopc, important_tokens
 from ivra.evaluation.bootstrap import LEVEL
 from ivra.evaluation.concentration import normalised_entropy, saliency_entropy, support_size
 from ivra.evaluation.config import DEFAULTS, METRICS, EvalConfig
@@ -66,7 +66,7 @@ def evaluate(
         "tests": sheet.tests,
     }
     progress("predictions")
-    logits = predict(backbone, items)
+    logits = predict(backbone, items, config.token_budget)
     if "accuracy" in metrics:
         result["accuracy"] = _accuracy(sheet, logits)
     if {"aopc", "plausibility", "entropy"} & set(metrics):
@@ -155,12 +155,26 @@ def _accuracy(sheet: Sheet, logits: Logits) -> dict[str, object]:
 
 def _aopc(sheet: Sheet, scores: dict[str, list[Tensor]], logits: Logits) -> None:
     sheet.progress("AOPC")
-    run = sheet.run
-    for name, found in aopc(run.backbone, sheet.items, scores, run.config.bins, logits).items():
-        sheet.means(name, {"comp": found.comp, "suff": found.suff})
+    run, items, budget = sheet.run, sheet.items, sheet.config.token_budget
+    settings = sheet.config.aopc.with_bins(run.config.bins)
+    for name, found in aopc(run.backbone, items, scores, settings, logits, budget).items():
+        important = important_tokens(items, scores[name], settings=settings)
+        rows = {
+            "comp": found.comp,
+            "suff": found.suff,
+            "clipped_comp": found.clipped_comp,
+            "clipped_suff": found.clipped_suff,
+            "norm_comp": found.norm_comp,
+            "norm_suff": found.norm_suff,
+            "important": important.share,
+        }
+        sheet.means(name, rows)
         sheet.figures[name] |= {
             "comp_by_bin": found.comp_by_bin,
             "suff_by_bin": found.suff_by_bin,
+            "norm_comp_by_bin": found.norm_comp_by_bin,
+            "norm_suff_by_bin": found.norm_suff_by_bin,
+            "important_by_threshold": important.by_threshold,
         }
 
 
@@ -227,15 +241,7 @@ def _consistency(sheet: Sheet) -> None:
 
 def _settings(run: Run, config: EvalConfig) -> dict[str, object]:
     return {
-        "aopc": {
-            "bins_percent": list(run.config.bins),
-            "normaliser": "1/|bins|",
-            "rounding": "max(1, ceil)",
-            "ties": "earlier token",
-            "removal": "deletion of token ids, positions renumbered",
-            "protected": "special tokens",
-            "class": "the model's prediction on the whole row",
-        },
+        "aopc": config.aopc.with_bins(run.config.bins).described(),
         "cons": {
             "batch_rows": BATCH_ROWS,
             "saliency_distance": "KL, both sides mixed with 1e-4 of uniform, mean of directions",

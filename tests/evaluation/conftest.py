@@ -44,6 +44,12 @@ def electra(loud: Callable[[str], Backbone]) -> Backbone:
 
 
 @pytest.fixture
+def loud_gpt2(loud: Callable[[str], Backbone]) -> Backbone:
+    """The decoder, a fresh copy."""
+    return loud("tiny-gpt2")
+
+
+@pytest.fixture
 def items(electra: Backbone) -> list[Item]:
     """Six rows of different lengths; all tiny models share one tokenizer."""
     rows = [Row(f"row-{i}", (text,)) for i, text in enumerate(TEXTS)]

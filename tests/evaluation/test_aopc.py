@@ -4,17 +4,20 @@ import copy
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import ivra.evaluation.reduced as reduced_module
 from ivra.backbones import Backbone
 from ivra.data import Item, Row
-from ivra.evaluation import aopc, cuts, delete, predict
+from ivra.evaluation import AopcSettings, aopc, cuts, delete, predict
+from ivra.evaluation.prediction import TokenRows, predict_rows
 
 BINS = (1.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+SETTINGS = AopcSettings(bins=BINS)
 LONE = Item([9], [0], [True], [0], [0], [(0, 4)], 0, None, Row("lone", ("good",)))
 
 
@@ -62,7 +65,7 @@ def tied(items: Sequence[Item]) -> list[Tensor]:
 
 def test_aopc_is_what_deleting_tokens_by_hand_gives(backbone: Backbone, items: list[Item]) -> None:
     given = {"first": rankings(items, 1), "second": rankings(items, 2), "tied": tied(items)}
-    found = aopc(backbone, items, given, BINS)
+    found = aopc(backbone, items, given, SETTINGS)
     assert list(found) == list(given)
     for name, scores in given.items():
         expected = torch.tensor(
@@ -84,44 +87,53 @@ def test_the_whole_budget_in_one_batch_or_a_row_at_a_time_is_the_same(
     backbone: Backbone, items: list[Item]
 ) -> None:
     given = {"random": rankings(items, 3)}
-    one, many = (aopc(backbone, items, given, BINS, budget=b)["random"] for b in (1, 4096))
+    one, many = (aopc(backbone, items, given, SETTINGS, budget=b)["random"] for b in (1, 4096))
     torch.testing.assert_close(one.comp, many.comp, atol=1e-5, rtol=0)
     torch.testing.assert_close(one.suff, many.suff, atol=1e-5, rtol=0)
 
 
 def test_logits_that_are_given_are_used(electra: Backbone, items: list[Item]) -> None:
     given = {"random": rankings(items, 3)}
-    own = aopc(electra, items, given, BINS)["random"]
-    passed = aopc(electra, items, given, BINS, predict(electra, items))["random"]
+    own = aopc(electra, items, given, SETTINGS)["random"]
+    passed = aopc(electra, items, given, SETTINGS, predict(electra, items))["random"]
     assert torch.equal(own.comp, passed.comp)
-    swapped = aopc(electra, items, given, BINS, predict(electra, items).flip(1))["random"]
+    swapped = aopc(electra, items, given, SETTINGS, predict(electra, items).flip(1))["random"]
     assert not torch.allclose(own.comp, swapped.comp, atol=1e-3)
 
 
-def test_equal_reduced_rows_are_predicted_once(
+def test_equal_reduced_inputs_are_run_once(
     electra: Backbone, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[list[tuple[str, tuple[int, ...]]]] = []
+    """Across bins, explainers and rows; what equals a whole row is not run at all."""
+    seen: list[tuple[int, ...]] = []
 
-    def counting(backbone: Backbone, rows: Sequence[Item], budget: int) -> Tensor:
-        seen.append([(row.row.id, tuple(row.input_ids)) for row in rows])
-        return predict(backbone, rows, budget)
+    def counting(backbone: Backbone, rows: TokenRows, budget: int, *, no_words: bool) -> Tensor:
+        seen.extend(tuple(row) for row in split(rows))
+        return predict_rows(backbone, rows, budget, no_words=no_words)
 
-    monkeypatch.setattr(import_module("ivra.evaluation.aopc"), "predict", counting)
+    monkeypatch.setattr(reduced_module, "predict_rows", counting)
     scores = rankings(items, 4)
     twice = {"one": scores, "same": [2 * row + 1 for row in scores], "tied": tied(items)}
-    found = aopc(electra, items, twice, BINS, predict(electra, items))
+    found = aopc(electra, items, twice, SETTINGS, predict(electra, items))
     wanted = {
-        (item.row.id, reduced)
+        tuple(delete(item, reduced).input_ids)
         for ranking in twice.values()
         for item, row in zip(items, ranking, strict=True)
         for percent in BINS
         for reduced in cuts(item, row, percent)
     }
-    assert [len(rows) for rows in seen] == [len(wanted)]
+    wanted |= {tuple(delete(i, tuple(not e for e in i.explainable)).input_ids) for i in items}
+    assert len(seen) == len(set(seen))
+    assert set(seen) == wanted - {tuple(item.input_ids) for item in items}
     assert len(wanted) < 2 * len(BINS) * len(twice) * len(items)
     assert torch.equal(found["one"].comp, found["same"].comp)
     assert found["one"].suff_by_bin == found["same"].suff_by_bin
+
+
+def split(rows: TokenRows) -> list[list[int]]:
+    return [
+        part.tolist() for part in np.split(rows.codes, np.cumsum(rows.lengths)[:-1]) if len(part)
+    ]
 
 
 def test_special_tokens_stay_however_high_their_score(items: list[Item]) -> None:
@@ -151,7 +163,9 @@ def test_ties_go_to_the_earlier_token(items: list[Item]) -> None:
 
 def test_a_row_of_one_token_keeps_its_token(backbone: Backbone) -> None:
     assert delete(LONE, (False,)) == LONE
-    found = aopc(backbone, [LONE], {"any": [torch.zeros(1)]}, (10.0, 50.0))["any"]
+    found = aopc(backbone, [LONE], {"any": [torch.zeros(1)]}, AopcSettings(bins=(10.0, 50.0)))[
+        "any"
+    ]
     assert found.comp.tolist() == pytest.approx([0.0], abs=1e-6)
     assert found.suff.tolist() == pytest.approx([0.0], abs=1e-6)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ivra.backbones import Backbone, load_backbone
 from ivra.data import Item, Row, encode_rows
 from ivra.evaluation import (
+    AopcSettings,
     EraserScores,
     Reduced,
     aopc,
@@ -84,7 +85,8 @@ def test_the_rationale_is_deleted_word_by_word(backbone: Backbone, items: list[I
 def test_the_bins_are_those_of_aopc(backbone: Backbone, items: list[Item]) -> None:
     scores = rankings(items, 2)
     found = eraser_scores(backbone, items, scores, 0.2, PERCENTS)
-    expected = aopc(backbone, items, {"one": scores, "other": rankings(items, 3)}, PERCENTS)["one"]
+    given = {"one": scores, "other": rankings(items, 3)}
+    expected = aopc(backbone, items, given, AopcSettings(bins=PERCENTS))["one"]
     for which, rows in enumerate((expected.comp, expected.suff)):
         drops = [
             [row.whole[row.prediction] - row.by_percent[p][which][row.prediction] for p in PERCENTS]

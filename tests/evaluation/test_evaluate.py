@@ -14,6 +14,8 @@ from ivra.errors import IvraError
 from ivra.evaluation import (
     BASELINES,
     METRICS,
+    PRESETS,
+    AopcSettings,
     EvalConfig,
     Simulation,
     aopc,
@@ -27,7 +29,12 @@ from ivra.training import Run, read_splits
 
 MakeRun = Callable[[list[dict]], Run]
 QUICK = {"students": 1, "student_rows": 16, "student_epochs": 1.0}
-AOPC = {"comp", "suff", "comp_by_bin", "suff_by_bin"}
+AOPC_MEANS = {
+    "comp", "suff", "clipped_comp", "clipped_suff", "norm_comp", "norm_suff", "important",
+}  # fmt: skip
+AOPC = AOPC_MEANS | {
+    "comp_by_bin", "suff_by_bin", "norm_comp_by_bin", "norm_suff_by_bin", "important_by_threshold",
+}  # fmt: skip
 SIM = {"sim", "sim_quartiles", "sim_values", "sim_correct"}
 CONS = {"cons", "cons_batches", "cons_batches_undefined"}
 PLAUSIBILITY = {*TOKEN_KEYS.values(), *WORD_KEYS.values()}
@@ -56,7 +63,8 @@ def test_all_metrics_stand_in_a_result_that_json_can_hold(
     for name in ("ivra", *BASELINES):
         assert AOPC | SIM | CONS | PLAUSIBILITY | ENTROPY | {"intervals"} == set(figures[name])
         assert set(figures[name]["intervals"]) == (
-            {"comp", "suff", "sim", "recall_at_marked", "recall_at_5", "iou_f1", "token_f1"}
+            AOPC_MEANS
+            | {"sim", "recall_at_marked", "recall_at_5", "iou_f1", "token_f1"}
             | ENTROPY
             | {key for key in PLAUSIBILITY if not key.endswith("rows")}
         )
@@ -71,7 +79,7 @@ def test_all_metrics_stand_in_a_result_that_json_can_hold(
     assert result["undefined"] == {}
     assert result["seed"] == 0
     assert result["settings"]["sim"]["rows"] == 16
-    assert result["settings"]["aopc"]["bins_percent"] == [10.0, 50.0]
+    assert result["settings"]["aopc"]["bins"] == [10.0, 50.0]
     assert "AOPC" in told
     assert "student of ivra" in told
 
@@ -189,7 +197,7 @@ def test_every_interval_is_the_bootstrap_of_its_rows(
     figures = evaluate(run, config)["figures"]["ivra"]
     items = run.encoder.items(read_splits(run.config).test)
     scores = token_scores(ModuleExplainer(run.module), run.backbone, items)
-    found = aopc(run.backbone, items, {"ivra": scores}, run.config.bins)["ivra"]
+    found = aopc(run.backbone, items, {"ivra": scores}, AopcSettings(bins=run.config.bins))["ivra"]
     entropies = [float(entr(row.double().numpy()).sum()) for row in scores]
     generator = np.random.default_rng(3)
     draws = [generator.integers(0, len(items), len(items)) for _ in range(100)]
@@ -282,3 +290,21 @@ def test_a_backbone_that_was_not_trained_is_the_plain_model(
     assert "left the backbone alone" in found["plain_note"]
     low, high = found["intervals"]["accuracy"]
     assert low <= found["accuracy"] <= high
+
+
+def test_the_choices_of_aopc_reach_the_figures_and_the_result(
+    make_run: MakeRun, records: list[dict]
+) -> None:
+    run = make_run(records)
+    quick = {"metrics": ("aopc",), "explainers": (), "rows": 6}
+    plain = evaluate(run, EvalConfig(**quick))
+    unirex = evaluate(run, EvalConfig(**quick, aopc=PRESETS["unirex"], token_budget=64))
+    assert unirex["settings"]["aopc"]["preset"] == "unirex"
+    assert unirex["settings"]["aopc"]["protected"] == "first"
+    assert len(unirex["figures"]["ivra"]["comp_by_bin"]) == 5
+    assert unirex["figures"]["ivra"]["comp"] == pytest.approx(
+        sum(unirex["figures"]["ivra"]["comp_by_bin"]) / 6, abs=1e-6
+    )
+    assert plain["figures"]["ivra"]["comp"] != unirex["figures"]["ivra"]["comp"]
+    with pytest.raises(IvraError, match=r"^token_budget is 0: expected at least 1"):
+        EvalConfig(token_budget=0)
