@@ -21,9 +21,9 @@ from ivra.losses.criterion import (
 from ivra.losses.divergence import kl_divergence, mixed, pairwise_kl
 from ivra.losses.registry import Known, Weighted, known_criteria, parse_criteria
 from ivra.losses.removal import probability_of
-from ivra.losses.simulatability import Simulatability, hypergradient_surrogate
+from ivra.losses.simulatability import Simulatability, fixed_sharpness, hypergradient_surrogate
 from ivra.losses.spearman import average_ranks, spearman
-from ivra.losses.student import LookAhead, Student
+from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
 from ivra.losses.sufficiency import Sufficiency, sufficiency_loss
 from ivra.losses.topk import TOPK_GRADIENTS, soft_top_k, top_k
 
@@ -34,8 +34,10 @@ __all__ = [
     "Consistency",
     "Criterion",
     "Derivative",
+    "Hypergradient",
     "Known",
     "LookAhead",
+    "Plan",
     "Setup",
     "Simulatability",
     "Student",
@@ -48,6 +50,7 @@ __all__ = [
     "check_terms",
     "comprehensiveness_loss",
     "consistency_loss",
+    "fixed_sharpness",
     "hidden_distances",
     "hypergradient_surrogate",
     "kl_divergence",

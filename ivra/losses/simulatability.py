@@ -5,10 +5,31 @@ Xie et al. 2024 (IvRA), equations 7, 14, 15; Fernandes et al. 2022 (SMaT), equat
 
 from typing import Self
 
+import torch
+
+from ivra.attention import masked_softmax
 from ivra.losses.criterion import Criterion, Setup, Terms, View
-from ivra.losses.divergence import mixed
-from ivra.losses.student import LookAhead, Student
+from ivra.losses.divergence import kl_divergence
+from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
 from ivra.shapes import Rows, Saliency, TokenMask
+
+EPSILON = 1e-6
+
+
+def fixed_sharpness(saliency: Saliency, explainable: TokenMask) -> Saliency:
+    """``saliency`` itself, with a gradient that leaves its sharpness alone.
+
+    With ``s = log r`` and ``sigma`` the standard deviation of a row's scores, it is
+    ``softmax(sigma0 * s / sigma)`` with ``sigma0 = sigma`` a constant: equal to ``r``, and constant
+    where the scores of a row are multiplied by a common factor. Tokens with ``r = 0`` stay out.
+    """
+    support = explainable & (saliency > 0)
+    count = support.sum(-1, keepdim=True).clamp_min(1)
+    scores = torch.where(support, saliency, 1.0).log()
+    scores = (scores - scores.sum(-1, keepdim=True) / count) * support
+    variance = scores.square().sum(-1, keepdim=True) / count
+    spread = variance.clamp_min(EPSILON).sqrt()
+    return masked_softmax(scores * (spread.detach() / spread), support)
 
 
 def hypergradient_surrogate(teacher: Saliency, explainable: TokenMask, ahead: LookAhead) -> Rows:
@@ -18,18 +39,16 @@ def hypergradient_surrogate(teacher: Saliency, explainable: TokenMask, ahead: Lo
     saliency ``r`` reaches the held-out loss ``L(theta')`` through the divergence alone, so ::
 
         dL/dr = -rate * beta * d/dr [ v . grad_theta KL(r, r*_theta) ],  v = grad L(theta')
+              = -rate * beta * d/dr [ sum_j dKL(r, r*)/dr*_j * (J v)_j ]
 
-    and the derivative along ``v`` is a central difference of the student's saliency::
-
-        v . grad KL(r, r*) ~ |v| / (2 step) * sum_j r_j (log r*-_j - log r*+_j)
-
-    (``r*+-`` with ``theta`` moved by ``+-step v / |v|``; the entropy of ``r`` cancels). One value
-    a row; its sign and size mean nothing, its gradient does.
+    with ``J v = d r*(theta + t v) / dt`` the ``slope`` of ``ahead``. One value a row; its sign and
+    size mean nothing, its gradient does.
     """
-    factor = ahead.rate * ahead.beta * ahead.norm / (2 * ahead.step)
-    plus = mixed(ahead.forward, explainable).clamp_min(1e-30).log()
-    minus = mixed(ahead.backward, explainable).clamp_min(1e-30).log()
-    return factor * (mixed(teacher, explainable) * (plus - minus)).sum(-1)
+    with torch.enable_grad():
+        own = ahead.saliency.detach().requires_grad_()
+        divergence = kl_divergence(teacher, own, explainable).sum()
+        (pull,) = torch.autograd.grad(divergence, own, create_graph=True)
+    return -ahead.rate * ahead.beta * (pull * ahead.slope).sum(-1)
 
 
 class Simulatability(Criterion):
@@ -40,6 +59,19 @@ class Simulatability(Criterion):
     differentiated through the pilot step, is the loss. The term's value is that cross-entropy in
     nats. The metric is simulation accuracy: the share of rows on which both predict the same. It
     follows the student's own progress, so it has no say in which iteration is kept.
+
+    One step sees only one step far, and on its own prefers whatever makes that step long: a
+    saliency that is sharp, or far from the student's. So by default the saliency keeps its
+    sharpness and the guided part of the step its length; only their direction is learnt.
+
+    Args:
+        student: who is taught.
+        pilot: differentiate at the student after the pilot step (else at the student as it is).
+        fixed_length: the part of the step that the saliency causes keeps its length.
+        fixed_sharpness: the saliency keeps its sharpness, see :func:`fixed_sharpness`.
+        hypergradient: ``"central-difference"``, two more forward passes of the student, or
+            ``"exact"``, double backward. Models with quantised weights have no second
+            derivatives: they take the first, with a warning.
     """
 
     name = "sim"
@@ -47,9 +79,18 @@ class Simulatability(Criterion):
     selects = False
     derivative = "approximate"
 
-    def __init__(self, student: Student) -> None:
+    def __init__(
+        self,
+        student: Student,
+        pilot: bool = True,
+        fixed_length: bool = True,
+        fixed_sharpness: bool = True,
+        hypergradient: Hypergradient = "central-difference",
+    ) -> None:
         super().__init__()
         self.student = student
+        self.plan = Plan(pilot, fixed_length, hypergradient)
+        self.fixed_sharpness = fixed_sharpness
         self._study: View | None = None
 
     @classmethod
@@ -64,8 +105,11 @@ class Simulatability(Criterion):
         if not len(view.batch):  # no model runs on no rows
             return Terms(sim=view.saliency.sum(-1))
         study = self._study or view.on(self.student.study_rows())
-        ahead = self.student.look_ahead(study, view)
-        surrogate = hypergradient_surrogate(study.saliency, study.explainable, ahead).mean()
+        ahead = self.student.look_ahead(study, view, self.plan)
+        teacher = study.saliency
+        if self.fixed_sharpness:
+            teacher = fixed_sharpness(teacher, study.explainable)
+        surrogate = hypergradient_surrogate(teacher, study.explainable, ahead).mean()
         self._study = None
         return Terms(sim=ahead.loss + surrogate - surrogate.detach())
 

@@ -1,27 +1,44 @@
 """What the simulatability criterion needs of a student, whoever builds it."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
-from ivra.shapes import Rows, Saliency
+from ivra.shapes import Rows, Saliency, TokenScores
 
 if TYPE_CHECKING:
     from ivra.data import Batch
     from ivra.losses.criterion import View
 
 
+Hypergradient = Literal["central-difference", "exact"]
+"""How the derivative of the student's saliency is had: from two more forward passes, or by
+double backward (through plain attention, float weights only)."""
+
+
+class Plan(NamedTuple):
+    """How a student looks ahead.
+
+    ``pilot``: whether the held-out loss is taken after a step that is tried and taken back, or
+    at the student as it is. ``fixed_length``: whether the part of that step which the teacher's
+    saliency causes keeps its length whatever the saliency, so that it can be turned but not
+    stretched. ``method``: see :data:`Hypergradient`.
+    """
+
+    pilot: bool = True
+    fixed_length: bool = True
+    method: Hypergradient = "central-difference"
+
+
 class LookAhead(NamedTuple):
     """A pilot step seen from the teacher's side.
 
-    ``forward`` and ``backward`` are the student's saliency of the study rows with its
-    parameters moved by ``+-step`` along the unit gradient of its held-out loss; ``norm`` is that
-    gradient's norm, ``rate`` the student's learning rate and ``beta`` the weight of its
-    divergence term. ``loss`` is the held-out loss after the pilot step, one value a row.
+    ``saliency`` is the student's own ``r*`` of the study rows and ``slope`` its derivative along
+    the direction ``v`` that the held-out loss is judged by, ``d r*(theta + t v) / dt`` at
+    ``t = 0`` (both ``(B, L)``); ``rate`` is the student's learning rate and ``beta`` the weight of
+    its divergence term. ``loss`` is the held-out loss, one value a row.
     """
 
-    forward: Saliency
-    backward: Saliency
-    step: float
-    norm: float
+    saliency: Saliency
+    slope: TokenScores
     rate: float
     beta: float
     loss: Rows
@@ -39,7 +56,7 @@ class Student(Protocol):
         """One gradient step on the teacher's predictions and saliency of ``study``."""
         ...
 
-    def look_ahead(self, study: "View", heldout: "View") -> LookAhead:
+    def look_ahead(self, study: "View", heldout: "View", plan: Plan) -> LookAhead:
         """A further step that is taken back again, and what it would have been worth."""
         ...
 

@@ -96,7 +96,7 @@ class TrainConfig(BaseModel):
     student_lr: Positive = Field(0.01, description="learning rate of the student's SGD")
     student_warmup: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="steps of AdamW that sim's student learns before (default: 0, tiny: 200)",
+        description="AdamW steps in which sim's student learns before (default: 0, tiny: 2000)",
     )
     student_beta: Positive = Field(5.0, description="weight of the student's divergence term")
 

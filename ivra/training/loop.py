@@ -63,7 +63,7 @@ class Loop:
     ``groups`` pairs parameters with their learning rates. ``objective(batch)`` computes what is
     minimised. ``validate()`` runs before the first step and ``validations`` times after, evenly
     spread, and the weights of the best are restored at the end; without it the last weights
-    stay. An interrupt (Ctrl-C) ends the loop as if its time were up.
+    stay. A validation score of ``enough`` ends the loop, and so does an interrupt (Ctrl-C).
     """
 
     stage: str
@@ -75,6 +75,7 @@ class Loop:
     weight_decay: float = 0.0
     validate: Callable[[], Validation] | None = None
     validations: int = 10
+    enough: float = math.inf
     hooks: tuple[Hooks, ...] = ()
 
     def run(self, batches: Iterable[Batch]) -> Outcome:
@@ -89,7 +90,8 @@ class Loop:
         try:
             self._tell(lambda hook: hook.on_begin(self.stage, self.steps))
             self._validate(0, keeper)
-            for step, batch in enumerate(itertools.islice(batches, self.steps), start=1):
+            steps = 0 if keeper.best_score >= self.enough else self.steps
+            for step, batch in enumerate(itertools.islice(batches, steps), start=1):
                 terms = self._step(step, batch, optimizer)
                 done = step
                 scheduler.step()
@@ -97,6 +99,8 @@ class Loop:
                     hook.on_step(self.stage, step, terms)
                 if step in self._validation_steps():
                     self._validate(step, keeper)
+                if keeper.best_score >= self.enough:
+                    break
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -151,6 +155,12 @@ class _BestKeeper:
         self._copies: list[Tensor] = []
         self.best: Validation | None = None
         self.step = 0
+
+    @property
+    def best_score(self) -> float:
+        """Of the weights held; NaN where there is none."""
+        score = None if self.best is None else self.best.score
+        return math.nan if score is None else score
 
     def offer(self, step: int, validation: Validation) -> bool:
         if self.best is not None and not _better(validation.score, self.best.score):

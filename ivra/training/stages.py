@@ -1,6 +1,7 @@
 """Stage 1 teaches the backbone the task, stage 2 trains by the criteria."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,9 @@ from ivra.training.loop import (
 from ivra.training.scaffolding import ScaffoldedStudent
 from ivra.training.student import new_student
 from ivra.training.task import Encoder
+
+EXAM_ROWS = 200
+"""Validation rows that say whether sim's student knows something yet."""
 
 
 @torch.no_grad()
@@ -237,7 +241,14 @@ class CriteriaStage:
         )
         warmup = config.student_warmup
         if warmup is None:
-            warmup = 200 if config.is_tiny else 0
+            warmup = 2000 if config.is_tiny else 0
         if warmup:
-            student.warm_up(self.view, warmup, 1e-3 if config.is_tiny else 5e-5)
+            known = list(self.encoder.batches(self.valid[:EXAM_ROWS]))
+            rate = 1e-3 if config.is_tiny else 5e-5
+            if not student.warm_up(self.view, known, warmup, rate):
+                warnings.warn(
+                    f"sim's student still answers almost as by chance after {warmup} steps of "
+                    "warm-up: its gradient may mislead; raise student_warmup or student_rows",
+                    stacklevel=2,
+                )
         return student
