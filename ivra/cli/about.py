@@ -13,7 +13,10 @@ from ivra.version import __version__
 
 @click.command("plugins")
 def plugins_command() -> None:
-    """List criteria, explainers and backbones, and the package that brings each."""
+    """List criteria with their options, explainers and backbones, and who brings each.
+
+    Options stand with their default and, in brackets, the other choices.
+    """
     own = f"ivra {__version__}"
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("kind", "name", "package", "what it is"):
@@ -21,6 +24,8 @@ def plugins_command() -> None:
     for known in known_criteria().values():
         summary = (known.criterion.__doc__ or "").strip().partition("\n")[0]
         table.add_row("criterion", known.name, known.package, summary)
+        for option in known.criterion.options().values():
+            table.add_row("  option", "", "", f"[dim]{known.name}.{option}[/dim]")
     explainers: list[type[Explainer]] = [ModuleExplainer, *STATIC.values()]
     for explainer in explainers:
         table.add_row("explainer", explainer.name, own, explainer.summary)

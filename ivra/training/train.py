@@ -9,9 +9,9 @@ import torch
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
-from ivra.data import fingerprint
+from ivra.data import Item, fingerprint
 from ivra.errors import IvraError
-from ivra.losses import parse_criteria
+from ivra.losses import known_criteria, parse_criteria
 from ivra.training.config import TrainConfig
 from ivra.training.log import JsonlLog
 from ivra.training.loop import Hooks, Outcome, Validation
@@ -104,6 +104,7 @@ def train(
     backbone = load_backbone(config.model, labels, seed=config.seed).to(where)
     encoder = Encoder(backbone, config.max_length, config.batch_size)
     train_items, valid_items = encoder.items(splits.train), encoder.items(splits.valid)
+    _check_rationales(config, train_items)
     random.Random(config.seed).shuffle(train_items)
     path = new_folder(Path(output), name or default_name(config))
     save_config(path, config)
@@ -146,6 +147,16 @@ def train(
     save_record(path, record)
     point_latest(path)
     return Run(path, config, backbone, module.eval(), record)
+
+
+def _check_rationales(config: TrainConfig, items: list[Item]) -> None:
+    known = known_criteria()
+    for name, _ in parse_criteria(config.criteria):
+        if known[name].criterion.needs_rationale and not any(any(i.rationale or ()) for i in items):
+            raise IvraError(
+                f"criterion '{name}' needs rows with a 'rationale', which {config.data} does not "
+                "have: leave it out, or choose other data"
+            )
 
 
 def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttention:

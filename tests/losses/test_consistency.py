@@ -118,7 +118,7 @@ def test_the_loss_is_the_mean_ratio_over_the_other_rows(
     own = tokens_of(hidden, rows)
     distances = np.array([[naive_distance(a, b) for b in own] for a in own])
     view = view_of(rows, hidden, saliency)
-    found = Consistency(scale_free=False)(view)
+    found = Consistency("ratio")(view)
     assert list(found) == ["cons"]
     expected = naive_loss(naive_divergences(saliency, rows), distances)
     np.testing.assert_allclose(found["cons"].numpy(), expected, rtol=1e-5)
@@ -142,7 +142,7 @@ def test_the_loss_in_float32_is_the_one_in_float64(batch: MakeBatch) -> None:
         hidden.flatten(1), hidden.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
     )
     expected = naive_loss(naive_divergences(saliency, rows), exact.numpy())
-    found = Consistency(scale_free=False)(view_of(rows, hidden.float(), saliency.float()))["cons"]
+    found = Consistency("ratio")(view_of(rows, hidden.float(), saliency.float()))["cons"]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3)
 
 
@@ -159,7 +159,7 @@ def test_equal_rows_leave_each_other_out(batch: MakeBatch) -> None:
 
 def test_a_row_without_a_partner_has_no_loss(batch: MakeBatch) -> None:
     rows = batch([4])
-    found = Consistency(scale_free=False)(view_of(rows, *drawn(rows, 3)))["cons"]
+    found = Consistency("ratio")(view_of(rows, *drawn(rows, 3)))["cons"]
     assert found.tolist() == [0.0]
 
 
@@ -168,11 +168,11 @@ def test_the_gradient_pulls_the_saliencies_of_rows_together(batch: MakeBatch) ->
     hidden, saliency = drawn(rows, 4)
     scores = saliency.clamp_min(1e-9).log().requires_grad_()
     masked = torch.where(rows.explainable, scores, -torch.inf)
-    loss = Consistency(scale_free=False)(view_of(rows, hidden, masked.softmax(-1))).total().sum()
+    loss = Consistency("ratio")(view_of(rows, hidden, masked.softmax(-1))).total().sum()
     (slope,) = torch.autograd.grad(loss, scores)
     assert torch.isfinite(slope).all()
     moved = torch.where(rows.explainable, scores.detach() - 0.1 * slope, -torch.inf).softmax(-1)
-    assert Consistency(scale_free=False)(view_of(rows, hidden, moved)).total().sum() < loss
+    assert Consistency("ratio")(view_of(rows, hidden, moved)).total().sum() < loss
 
 
 def test_the_gradient_in_the_hidden_states_is_the_difference_quotient(batch: MakeBatch) -> None:
@@ -182,7 +182,7 @@ def test_the_gradient_in_the_hidden_states_is_the_difference_quotient(batch: Mak
     hidden[~rows.attention_mask] = 0
 
     def loss(states: Tensor) -> Tensor:
-        return Consistency(scale_free=False)(view_of(rows, states, saliency)).total()
+        return Consistency("ratio")(view_of(rows, states, saliency)).total()
 
     assert torch.autograd.gradcheck(loss, hidden.requires_grad_(), atol=1e-4)
 
@@ -216,7 +216,7 @@ def test_the_metric_of_fewer_than_three_rows_is_undefined(count: int, batch: Mak
     distances = hidden_distances(hidden, rows.attention_mask)
     divergences = saliency_divergences(saliency, rows.explainable, rows.attention_mask)
     assert batch_consistency(divergences, distances) is None
-    assert Consistency().metric(view_of(rows, hidden, saliency)).tolist() == [0.0] * count
+    assert Consistency().metric(view_of(rows, hidden, saliency)).isnan().tolist() == [True] * count
 
 
 def test_the_metric_of_constant_distances_is_undefined() -> None:
@@ -231,7 +231,7 @@ def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
     losses = []
     for side in ("right", "left"):
         rows = batch([2, 7, 4], side)
-        losses.append(Consistency(scale_free=False)(view_of(rows, *drawn(rows, 7)))["cons"])
+        losses.append(Consistency("ratio")(view_of(rows, *drawn(rows, 7)))["cons"])
     torch.testing.assert_close(*losses)
     rows = batch([2, 7, 4, 20])
     hidden, saliency = drawn(rows, 7)
@@ -243,7 +243,7 @@ def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
             if isinstance(value, Tensor | tuple)
         },
     )
-    wide = Consistency(scale_free=False)(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
+    wide = Consistency("ratio")(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
     torch.testing.assert_close(losses[0], wide)
 
 
