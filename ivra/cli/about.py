@@ -15,7 +15,7 @@ from ivra.version import __version__
 def plugins_command() -> None:
     """List criteria with their options, explainers and backbones, and who brings each.
 
-    Options stand with their default and, in brackets, the other choices.
+    Options stand with their default, then the other choices.
     """
     own = f"ivra {__version__}"
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -25,7 +25,7 @@ def plugins_command() -> None:
         summary = (known.criterion.__doc__ or "").strip().partition("\n")[0]
         table.add_row("criterion", known.name, known.package, summary)
         for option in known.criterion.options().values():
-            table.add_row("  option", "", "", f"[dim]{known.name}.{option}[/dim]")
+            table.add_row("  option", f"{known.name}.{option.name}", "", option.values)
     explainers: list[type[Explainer]] = [ModuleExplainer, *STATIC.values()]
     for explainer in explainers:
         table.add_row("explainer", explainer.name, own, explainer.summary)

@@ -24,10 +24,11 @@ class Option(NamedTuple):
     default: object
     choices: tuple[object, ...]
 
-    def __str__(self) -> str:
-        """``form=margin (kl)``: the default, then the other choices."""
-        others = ", ".join(str(choice) for choice in self.choices if choice != self.default)
-        return f"{self.name}={self.default}" + (f" ({others})" if others else "")
+    @property
+    def values(self) -> str:
+        """``margin, kl``: the default, then the other choices."""
+        others = [choice for choice in self.choices if choice != self.default]
+        return ", ".join(str(value) for value in (self.default, *others))
 
 
 def _is_scalar(kind: object) -> bool:

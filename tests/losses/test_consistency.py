@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.spatial
 import scipy.stats
 import torch
 from hypothesis import given, settings
@@ -245,6 +246,132 @@ def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
     )
     wide = Consistency("ratio")(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
     torch.testing.assert_close(losses[0], wide)
+
+
+@shapes
+@settings(max_examples=30, deadline=None)
+def test_l1_distances_are_the_loop_over_tokens_and_features(
+    lengths: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch(lengths, side)
+    hidden, saliency = drawn(rows, seed)
+    own = tokens_of(hidden, rows)
+    longest = max(map(len, own))
+    padded = [np.pad(states, ((0, longest - len(states)), (0, 0))) for states in own]
+    expected = [[sum(abs(x - y) for x, y in zip(a.flat, b.flat, strict=True)) for b in padded]
+                for a in padded]  # fmt: skip
+    found = hidden_distances(hidden, rows.attention_mask, "l1")
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
+    loss = Consistency("ratio", distance="l1")(view_of(rows, hidden, saliency))["cons"]
+    by_hand = naive_loss(naive_divergences(saliency, rows), np.array(expected))
+    np.testing.assert_allclose(loss.numpy(), by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["ratio", "scale-free"])
+@pytest.mark.parametrize("divergence", ["js", "fenchel-young"])
+@pytest.mark.parametrize("normaliser", ["sparsemax", "entmax15"])
+def test_other_divergences_take_the_place_of_kl(
+    form: str, divergence: str, normaliser: str, batch: MakeBatch
+) -> None:
+    rows = batch([5, 2, 7, 4], "left")
+    hidden, saliency = drawn(rows, 9)
+    own, states = tokens_of(saliency, rows), tokens_of(hidden, rows)
+    longest = max(map(len, own))
+    padded = [np.pad(r, (0, longest - len(r))) for r in own]
+
+    def naive(p: np.ndarray, q: np.ndarray) -> float:
+        if divergence == "js":
+            return float(scipy.spatial.distance.jensenshannon(p, q) ** 2)
+        if normaliser == "sparsemax":
+            return 0.5 * float(((p - q) ** 2).sum())
+        return float((4 / 3 * p**1.5 + 2 / 3 * q**1.5 - 2 * p * np.sqrt(q)).sum())
+
+    divergences = np.nan_to_num([[naive(p, q) for q in padded] for p in padded])
+    distances = np.array([[naive_distance(a, b) for b in states] for a in states])
+    expected = np.array(naive_loss(divergences, distances))
+    if form == "scale-free":
+        pairs = ~np.eye(4, dtype=bool)
+        expected = expected / (divergences[pairs].mean() * (1 / (distances[pairs] + 1e-8)).mean())
+    criterion = Consistency(form, divergence, normaliser=normaliser)
+    found = criterion(view_of(rows, hidden, saliency))["cons"]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+@given(
+    classes=st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    side=st.sampled_from(["right", "left"]),
+    seed=st.integers(0, 500),
+)
+@settings(max_examples=40, deadline=None)
+def test_clustering_is_the_nearest_of_the_class_less_the_farthest_of_the_others(
+    classes: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch([2 + seed % 3 + place for place in range(len(classes))], side)
+    hidden, saliency = drawn(rows, seed)
+    own = tokens_of(saliency, rows)
+    longest = max(map(len, own))
+    padded = [np.pad(r, (0, longest - len(r))) for r in own]
+    expected = []
+    for i, mine in enumerate(classes):
+        near = [((padded[i] - padded[j]) ** 2).sum() for j, c in enumerate(classes)
+                if c == mine and j != i]  # fmt: skip
+        far = [((padded[i] - padded[j]) ** 2).sum() for j, c in enumerate(classes) if c != mine]
+        expected.append((min(near) if near else 0) - (max(far) if far else 0))
+    logits = torch.nn.functional.one_hot(torch.tensor(classes), 3).double()
+    view = replace(view_of(rows, hidden, saliency), logits=logits)
+    found = Consistency("clustering")(view)["cons"]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    assert (found.abs() <= 2).all()
+
+
+@pytest.mark.parametrize("form", ["ratio", "scale-free", "clustering"])
+@pytest.mark.parametrize("divergence", ["kl", "js", "fenchel-young"])
+def test_gradients_of_every_form_in_the_saliency_are_difference_quotients(
+    form: str, divergence: str, batch: MakeBatch
+) -> None:
+    rows = batch([3, 5, 4, 4], "left")
+    hidden, saliency = drawn(rows, 8)
+    logits = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]).double()
+    for distance, normaliser in (("l2", "sparsemax"), ("l1", "entmax15")):
+        criterion = Consistency(form, divergence, distance, normaliser=normaliser)
+
+        def loss(scores: Tensor, criterion: Consistency = criterion) -> Tensor:
+            r = torch.where(rows.explainable, scores, -torch.inf).softmax(-1)
+            return criterion(replace(view_of(rows, hidden, r), logits=logits)).total()
+
+        scores = saliency.clamp_min(1e-3).log().requires_grad_()
+        assert torch.autograd.gradcheck(loss, scores, atol=1e-6)
+
+
+def test_the_gradient_of_l1_in_the_hidden_states_is_finite_between_equal_rows(
+    batch: MakeBatch,
+) -> None:
+    rows = batch([3, 3, 4])
+    hidden, saliency = drawn(rows, 5)
+    hidden[1] = hidden[0]
+    hidden.requires_grad_()
+    loss = Consistency(distance="l1")(view_of(rows, hidden, saliency)).total().sum()
+    (slope,) = torch.autograd.grad(loss, hidden)
+    assert torch.isfinite(slope).all()
+    assert slope.abs().sum() > 0
+
+
+def test_clustering_draws_a_class_together_and_classes_apart(batch: MakeBatch) -> None:
+    rows = batch([6, 6, 6, 6])
+    hidden, saliency = drawn(rows, 4)
+    logits = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]).double()
+
+    def distances(scores: Tensor) -> tuple[Tensor, Tensor]:
+        r = torch.where(rows.explainable, scores, -torch.inf).softmax(-1)
+        view = replace(view_of(rows, hidden, r), logits=logits)
+        return Consistency("clustering")(view).total().sum(), torch.cdist(r, r)
+
+    scores = saliency.clamp_min(1e-9).log().requires_grad_()
+    loss, before = distances(scores)
+    (slope,) = torch.autograd.grad(loss, scores)
+    _, after = distances(scores.detach() - 0.2 * slope)
+    assert after[0, 1] + after[2, 3] < before[0, 1] + before[2, 3]
+    assert after[:2, 2:].max() > before[:2, 2:].max()
 
 
 def test_only_consistency_asks_for_hidden_states() -> None:
