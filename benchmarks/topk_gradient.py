@@ -15,12 +15,12 @@ How far ``g`` is itself from exact is told by the cosine between two halves of i
 which the cosine that an exact gradient would have with ``g`` follows (Spearman-Brown, square root).
 
 Then the attention module is trained with each, for comp and for suff, from one fine-tuned model a
-seed, and judged by AOPC on the validation rows. Built-in data, tiny ELECTRA.
+seed, and judged by AOPC on the validation rows. Built-in data, tiny ELECTRA. ``python
+benchmarks/tables.py`` writes the table into docs/criteria.md.
 """
 
 import argparse
 import math
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,6 @@ from ivra.losses import (
     top_k,
 )
 from ivra.storage import write_json_atomic
-from ivra.studies import markdown, spread
 from ivra.training import Encoder, TrainConfig, load_run, read_splits, train, versions
 
 LOSSES = {"comp": comprehensiveness_loss, "suff": sufficiency_loss}
@@ -191,23 +190,6 @@ def trained(model: str, runs: Path, criterion: str, way: Way, seed: int, steps: 
     return run.record["criteria"]["best"][criterion]
 
 
-def table(result: dict) -> str:
-    """Cosines at every width, and AOPC after training, one row a gradient."""
-    header = ["gradient"]
-    for width in result["widths"]:
-        header += [f"{c}, width {width:g}" for c in LOSSES]
-    header += ["COMP after training", "SUFF after training"]
-    rows = []
-    for name in ("ceiling", *(way.name for way in WAYS)):
-        row = ["exact (ceiling)" if name == "ceiling" else name]
-        for width in result["widths"]:
-            cells = result["cosines"][f"{width:g}"]
-            row += [f"{statistics.fmean(c[k][name] for c in cells):.2f}" for k in LOSSES]
-        after = result["trained"].get(name, {})
-        rows.append(row + [spread(after[k]) if k in after else "" for k in LOSSES])
-    return markdown(header, rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/topk_gradient.json"))
@@ -253,7 +235,6 @@ def main() -> None:
                 result["trained"][way.name][criterion].append(after)
                 print("seed", seed, criterion, way.name, after, flush=True)
     write_json_atomic(arguments.json, result)
-    print(table(result))
 
 
 if __name__ == "__main__":
