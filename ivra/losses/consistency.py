@@ -57,9 +57,11 @@ def saliency_divergences(
 
     ``divergence`` is ``"kl"`` (:func:`~ivra.losses.pairwise_kl`), ``"js"``
     (:func:`~ivra.losses.pairwise_js`) or ``"fenchel-young"``
-    (:func:`~ivra.losses.pairwise_fenchel_young` of ``normaliser``). At least 0, diagonal 0.
+    (:func:`~ivra.losses.pairwise_fenchel_young` of ``normaliser``). At least 0, diagonal 0. Half
+    precision is computed in float32.
     """
-    aligned = from_first_visible(saliency, visible)
+    wide = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
+    aligned = from_first_visible(wide, visible)
     support = from_first_visible(explainable, visible)
     if divergence == "js":
         return pairwise_js(aligned)
@@ -169,7 +171,8 @@ class Consistency(Criterion):
     def forward(self, view: View) -> Terms:
         visible = view.batch.attention_mask
         if self.form == "clustering":
-            aligned = from_first_visible(view.saliency, visible)
+            wide = torch.promote_types(view.saliency.dtype, torch.float32)
+            aligned = from_first_visible(view.saliency.to(wide), visible)
             return Terms(cons=clustering_loss(squared_distances(aligned), view.predictions))
         assert view.hidden is not None
         divergences = saliency_divergences(

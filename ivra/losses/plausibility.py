@@ -35,10 +35,12 @@ def plausibility_loss(
       saliency. ``r`` is mixed with 1e-4 of uniform.
 
     A row whose rationale has no explainable token gives 0 and no gradient, and keeps the graph.
+    Half precision is computed in float32.
 
     Raises:
         IvraError: unknown ``form``.
     """
+    saliency = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
     marked = rationale & explainable
     human = marked.to(saliency) / marked.sum(-1, keepdim=True).clamp_min(1)
     count = explainable.sum(-1)

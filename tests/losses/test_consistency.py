@@ -356,6 +356,23 @@ def test_the_gradient_of_l1_in_the_hidden_states_is_finite_between_equal_rows(
     assert slope.abs().sum() > 0
 
 
+@pytest.mark.parametrize("form", ["ratio", "scale-free", "clustering"])
+@pytest.mark.parametrize("divergence", ["kl", "js", "fenchel-young"])
+def test_half_precision_is_computed_in_float32(
+    form: str, divergence: str, batch: MakeBatch
+) -> None:
+    rows = batch([3, 50, 40, 4])
+    hidden, saliency = (values.half() for values in drawn(rows, 8))
+    logits = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]).double()
+    criterion = Consistency(form, divergence, "l1", normaliser="sparsemax")
+    found, exact = (
+        criterion(replace(view_of(rows, h, r), logits=logits))["cons"]
+        for h, r in ((hidden, saliency), (hidden.double(), saliency.double()))
+    )
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), exact.numpy(), rtol=2e-3, atol=1e-5)
+
+
 def test_clustering_draws_a_class_together_and_classes_apart(batch: MakeBatch) -> None:
     rows = batch([6, 6, 6, 6])
     hidden, saliency = drawn(rows, 4)

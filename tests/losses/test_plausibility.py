@@ -157,6 +157,16 @@ def test_a_batch_without_any_rationale_keeps_the_graph(
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_half_precision_is_computed_in_float32(form: str) -> None:
+    saliency, marks, explainable = drawn([6, 3, 9], seed=2, sparse=False)
+    half = saliency.half()
+    found = plausibility_loss(half, marks, explainable, form)
+    assert found.dtype == torch.float32
+    exact = plausibility_loss(half.double(), marks, explainable, form)
+    np.testing.assert_allclose(found.numpy(), exact.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_row_of_one_token_and_one_marked_throughout_are_finite(form: str) -> None:
     saliency = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]], requires_grad=True)
     explainable = torch.tensor([[True, False, False], [True, True, True]])
