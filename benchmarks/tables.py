@@ -54,7 +54,8 @@ def sst2() -> str:
     return (
         f"MiniLM (6 layers) fine-tuned on SST-2, {count} test rows, accuracy {accuracy:.3f}, "
         f"backbone frozen, one seed, {used['max_steps']} steps at rate {used['lr']} with "
-        f"removal by {used['removal']}, all four levels; AOPC by deletion, "
+        f"removal by {used['removal']}, `topk_gradient` {used['topk_gradient']}, all four levels; "
+        "AOPC by deletion, "
         "one forward pass an explanation (Input x Gradient: two and a backward). "
         "`python benchmarks/sst2.py`, `benchmarks/results/sst2/`.\n\n"
         + markdown(["explanation", "COMP (higher is better)", "SUFF (lower is better)"], rows)
@@ -79,10 +80,12 @@ def builtin() -> str:
     ]
     seeds = sorted({result["config"]["seed"] for found in groups.values() for result in found})
     accuracy = spread(r["accuracy"]["accuracy"] for found in groups.values() for r in found)
+    cuts = {r["config"]["topk_gradient"] for found in groups.values() for r in found}
     header = ["trained for and measured by", *(TITLES[name] for name in names), "AUC to evidence"]
     return (
         f"Built-in data, tiny ELECTRA, seeds {', '.join(map(str, seeds))}: mean (least to "
-        f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}. "
+        f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}; "
+        f"`topk_gradient` {', '.join(sorted(cuts))}. "
         "`python benchmarks/builtin.py`, `benchmarks/results/builtin/`.\n\n"
         + markdown(header, rows)
     )

@@ -86,7 +86,7 @@ class TrainConfig(BaseModel):
         AOPC_BINS, min_length=1, description="percent of tokens of comp and suff"
     )
     topk_gradient: str = Field(
-        "sigmoid", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
+        "sampled", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
     removal: Literal["attention", "embedding"] = Field(
         "attention", description="how training removes tokens"
