@@ -1,11 +1,12 @@
-"""Write the tables of the README from the JSON in ``benchmarks/results``.
+"""Write the tables of the README and of docs/criteria.md from the JSON in ``benchmarks/results``.
 
-python benchmarks/tables.py            # rewrites README.md between its markers
+python benchmarks/tables.py            # rewrites both between their markers
 python benchmarks/tables.py --check    # exit code 1 if it is not up to date
 """
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def sst2() -> str:
     return (
         f"MiniLM (6 layers) fine-tuned on SST-2, {count} test rows, accuracy {accuracy:.3f}, "
         f"backbone frozen, one seed, {used['max_steps']} steps at rate {used['lr']} with "
-        f"removal by {used['removal']}, all four levels; AOPC by deletion, "
+        f"removal by {used['removal']}, `topk_gradient` {used['topk_gradient']}, all four levels; "
+        "AOPC by deletion, "
         "one forward pass an explanation (Input x Gradient: two and a backward). "
         "`python benchmarks/sst2.py`, `benchmarks/results/sst2/`.\n\n"
         + markdown(["explanation", "COMP (higher is better)", "SUFF (lower is better)"], rows)
@@ -78,10 +80,12 @@ def builtin() -> str:
     ]
     seeds = sorted({result["config"]["seed"] for found in groups.values() for result in found})
     accuracy = spread(r["accuracy"]["accuracy"] for found in groups.values() for r in found)
+    cuts = {r["config"]["topk_gradient"] for found in groups.values() for r in found}
     header = ["trained for and measured by", *(TITLES[name] for name in names), "AUC to evidence"]
     return (
         f"Built-in data, tiny ELECTRA, seeds {', '.join(map(str, seeds))}: mean (least to "
-        f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}. "
+        f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}; "
+        f"`topk_gradient` {', '.join(sorted(cuts))}. "
         "`python benchmarks/builtin.py`, `benchmarks/results/builtin/`.\n\n"
         + markdown(header, rows)
     )
@@ -104,24 +108,74 @@ def explain_time() -> str:
     )
 
 
-def readme(text: str) -> str:
+def topk_gradient() -> str:
+    """Gradients through the cut: cosines at every width, and AOPC after training."""
+    found = read("topk_gradient.json")
+    if not found:
+        return ""
+    result = found[0]
+    header = ["gradient"]
+    for width in result["widths"]:
+        header += [f"cosine, comp, width {width:g}", f"suff, width {width:g}"]
+    header += ["COMP after training (higher)", "SUFF after training (lower)"]
+    rows = []
+    for name in result["cosines"][f"{result['widths'][0]:g}"][0]["comp"]:
+        if name == "rows":
+            continue
+        row = ["exact (ceiling)" if name == "ceiling" else name]
+        for width in result["widths"]:
+            seeds = result["cosines"][f"{width:g}"]
+            row += [f"{statistics.fmean(s[c][name] for s in seeds):.2f}" for c in ("comp", "suff")]
+        after = result["trained"].get(name, {})
+        rows.append([*row, *(spread(after.get(c, [])) for c in ("comp", "suff"))])
+    return (
+        "The loss of the hard cut has no gradient to compare with, so the reference is that of the "
+        "loss averaged over scores nearby, `E_z[loss(cut(s + width z))]`, by finite differences of "
+        f"the hard objective in {result['pairs']} random directions and their opposites a bin "
+        "(form `difference`, summed over the five bins). Cosine with it over a row's tokens, mean "
+        f"over {result['rows_a_seed']} rows of the built-in data and seeds "
+        f"{', '.join(map(str, result['seeds']))}; *ceiling* is what the exact gradient would have, "
+        f"as the reference is noisy too. After training: AOPC on validation rows after "
+        f"{result['steps']} steps of the defaults, tiny ELECTRA, mean (least to largest) over "
+        "seeds. `python benchmarks/topk_gradient.py`, `benchmarks/results/topk_gradient.json`.\n\n"
+        + markdown(header, rows)
+    )
+
+
+def between(text: str, start: str, end: str, parts: tuple[str, ...]) -> str:
     """``text`` with everything between the markers made anew."""
-    before, _, rest = text.partition(START)
-    after = rest.partition(END)[2] if END in rest else rest
-    body = "\n".join(part for part in (sst2(), builtin(), explain_time()) if part)
-    return f"{before}{START}\n\n{body}\n{END}{after}"
+    before, _, rest = text.partition(start)
+    after = rest.partition(end)[2] if end in rest else rest
+    body = "\n".join(part for part in parts if part)
+    return f"{before}{start}\n\n{body}\n{end}{after}"
+
+
+def pages() -> dict[Path, str]:
+    """The pages with tables, as they should be."""
+    readme, criteria = ROOT / "README.md", ROOT / "docs" / "criteria.md"
+    return {
+        readme: between(
+            readme.read_text(encoding="utf-8"), START, END, (sst2(), builtin(), explain_time())
+        ),
+        criteria: between(
+            criteria.read_text(encoding="utf-8"),
+            "<!-- topk -->",
+            "<!-- end of topk -->",
+            (topk_gradient(),),
+        ),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = readme(old)
-    if arguments.check:
-        sys.exit(0 if old == new else 1)
-    write_text_atomic(path, new)
+    for path, new in pages().items():
+        if path.read_text(encoding="utf-8") == new:
+            continue
+        if arguments.check:
+            sys.exit(1)
+        write_text_atomic(path, new)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,12 @@ from functools import lru_cache
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ivra.backbones import Backbone, load_backbone
+
+settings.register_profile("ivra", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("ivra")
 
 
 @lru_cache

@@ -106,7 +106,7 @@ def test_every_flag_named_alone_exists(page: Path) -> None:
 
 
 def shown(default: object) -> str:
-    if default is None:
+    if default is None or default == {}:
         return "none"
     if isinstance(default, tuple):
         return ",".join(shown(part) for part in default)

@@ -17,6 +17,7 @@ from ivra.backbones import load_backbone
 from ivra.data import Batch, Row, read_rows
 from ivra.errors import IvraError
 from ivra.evaluation import EvalConfig, evaluate
+from ivra.losses import TOPK_GRADIENTS
 from ivra.training import Hooks, Run, TrainConfig, Validation, load_plain, load_run, train
 
 torch.set_num_threads(1)
@@ -249,6 +250,76 @@ def test_each_criterion_trains_and_loads(
     for left, right in zip(seen(run), seen(loaded), strict=True):
         assert torch.equal(left, right)
     assert seen(run)[1].sum(-1).tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "options"),
+    [
+        *(("comp", {"form": form}) for form in ("difference", "absolute", "kl")),
+        ("suff", {"form": "kl", "bins_mode": "mean"}),
+        ("suff", {"bins_mode": "cycle"}),
+        ("cons", {"form": "ratio", "distance": "l1", "divergence": "js"}),
+        ("cons", {"divergence": "fenchel-young"}),
+        ("cons", {"form": "clustering"}),
+    ],
+)
+def test_other_forms_of_criteria_train(
+    make_config: Callable[..., TrainConfig],
+    trained: Run,
+    tmp_path: Path,
+    criterion: str,
+    options: dict[str, str],
+) -> None:
+    config = make_config(
+        criteria=criterion,
+        options={criterion: options},
+        model=str(trained.path / "model"),
+        finetune="never",
+        saliency_norm="sparsemax",
+        max_steps=2,
+        lr=0.1,
+    )
+    run = train(config, output=tmp_path, name="run")
+    losses = [entry["terms"][criterion] for entry in log_of(run) if entry["split"] == "train"]
+    assert len(losses) == 2
+    assert any(p.abs().max() > 0 for p in run.module.parameters())
+
+
+@pytest.mark.parametrize("gradient", TOPK_GRADIENTS)
+def test_every_gradient_through_the_cut_trains(
+    make_config: Callable[..., TrainConfig], trained: Run, tmp_path: Path, gradient: str
+) -> None:
+    config = make_config(
+        criteria="comp,suff",
+        topk_gradient=gradient,
+        options={"comp": {"samples": 2}, "suff": {"temperature": 0.5, "samples": 4}},
+        model=str(trained.path / "model"),
+        finetune="never",
+        max_steps=2,
+    )
+    runs = [train(config, output=tmp_path, name=name) for name in ("one", "two")]
+    assert any(p.abs().max() > 0 for p in runs[0].module.parameters())
+    assert torch.equal(seen(runs[0])[1], seen(runs[1])[1]), "the draws are seeded"
+
+
+@pytest.mark.parametrize("form", ["kl", "mae", "bce"])
+def test_plausibility_trains_the_saliency_onto_the_rationales(tmp_path: Path, form: str) -> None:
+    """The built-in data marks its evidence."""
+    config = TrainConfig(
+        criteria="plaus",
+        options={"plaus": {"form": form}},
+        finetune="never",
+        max_steps=40,
+        lr=0.05,
+        validations=2,
+        validation_rows=64,
+    )
+    run = train(config, output=tmp_path, name="run")
+    entries = [e for e in log_of(run) if e["stage"] == "criteria"]
+    aucs = [e["terms"]["plaus"] for e in entries if e["split"] == "valid"]
+    losses = [e["terms"]["plaus"] for e in entries if e["split"] == "train"]
+    assert max(aucs) > aucs[0] + 0.1
+    assert sum(losses[-5:]) < sum(losses[:5])
 
 
 @pytest.mark.parametrize("trains", ["both", "backbone"])

@@ -147,11 +147,11 @@ def test_protocols_can_be_checked_when_called(path: Path) -> None:
 
 
 def test_shapes_are_checked_at_every_call() -> None:
-    sufficiency_loss(torch.zeros(2), torch.zeros(2), 0.1)
+    sufficiency_loss(torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(TypeCheckError):
-        sufficiency_loss(torch.zeros(2), torch.zeros(3), 0.1)
+        sufficiency_loss(torch.zeros(2, 3), torch.zeros(3, 3))
     with pytest.raises(TypeCheckError):
-        sufficiency_loss(torch.zeros(2), torch.zeros(2), "0.1")  # type: ignore[arg-type]
+        sufficiency_loss(torch.zeros(2, 3), torch.zeros(2, 3), margin="0.1")  # type: ignore[arg-type]
 
 
 @each_file

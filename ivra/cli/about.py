@@ -16,10 +16,11 @@ from ivra.version import __version__
 @click.command("plugins")
 @click.option("--check", metavar="NAME", help="Hold the criterion NAME to the contract.")
 def plugins_command(check: str | None) -> None:
-    """List criteria, explainers and backbones, and the package that brings each.
+    """List criteria with their options, explainers and backbones, and who brings each.
 
-    With --check, print one line a clause of the contract instead: pass, fail or not applicable.
-    The exit code is 0 if all hold, else 2.
+    Options stand with their default, then the other choices. With --check, print one line a
+    clause of the contract instead: pass, fail or not applicable. The exit code is 0 if all hold,
+    else 2.
     """
     if check is None:
         _list()
@@ -51,6 +52,8 @@ def _list() -> None:
     for known in known_criteria().values():
         summary = (known.criterion.__doc__ or "").strip().partition("\n")[0]
         table.add_row("criterion", known.name, known.package, summary)
+        for option in known.criterion.options().values():
+            table.add_row("  option", f"{known.name}.{option.name}", "", option.values)
     explainers: list[type[Explainer]] = [ModuleExplainer, *STATIC.values()]
     for explainer in explainers:
         table.add_row("explainer", explainer.name, own, explainer.summary)

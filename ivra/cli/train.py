@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from rich.table import Table
 
 from ivra.cli.console import Bars, bars, console, quiet
+from ivra.errors import IvraError
 from ivra.losses import known_criteria
 from ivra.training import Run, TrainConfig, make_config, read_config, train
 
@@ -27,6 +28,13 @@ def _kind(annotation: object) -> "click.ParamType[Any, Any]":
 
 
 def _flag(name: str, field: FieldInfo) -> click.Option:
+    if name == "options":
+        return click.Option(
+            ["--option", "option"],
+            multiple=True,
+            metavar="CRITERION.NAME=VALUE",
+            help=f"{field.description}; repeatable, ivra plugins lists them",
+        )
     default = field.default
     if isinstance(default, tuple):
         default = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default)
@@ -41,11 +49,32 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
 AROUND = ("before", "after")
 
 
+def _with_options(options: object, given: tuple[str, ...]) -> object:
+    """The ``options`` of a file with those of the command line, which win."""
+    merged: object = options
+    for text in given:
+        left, equals, value = text.partition("=")
+        criterion, dot, name = left.strip().partition(".")
+        if not (equals and dot and criterion and name):
+            raise IvraError(f"--option {text}: expected criterion.option=value, as in comp.form=kl")
+        if not isinstance(merged, dict) or not isinstance(merged.get(criterion, {}), dict):
+            return merged  # of no use: the configuration names what is wrong with it
+        own = merged.get(criterion, {}) | {name.strip(): value.strip()}
+        merged = merged | {criterion: own}
+    return merged
+
+
 def _run(
-    config_file: str | None, output: str, name: str | None, device: str, **flags: object
+    config_file: str | None,
+    output: str,
+    name: str | None,
+    device: str,
+    option: tuple[str, ...],
+    **flags: object,
 ) -> None:
     values = read_config(config_file) if config_file is not None else {}
     values |= {key: value for key, value in flags.items() if value is not None}
+    values["options"] = _with_options(values.get("options", {}), option)
     config = make_config(values, config_file or "command line")
     quiet()
     progress = bars()
@@ -68,8 +97,9 @@ def _report(run: Run, hook: Bars) -> None:
         for key, after in hook.best[stage].terms.items():
             known = known_criteria().get(key)
             better = known.criterion.better if known else "higher"
-            before = hook.first[stage].terms[key]
-            table.add_row(key, f"{before:.3f}", f"{after:.3f}", better)
+            before = hook.first[stage].terms.get(key)
+            shown = "undefined" if before is None else f"{before:.3f}"
+            table.add_row(key, shown, f"{after:.3f}", better)
         console.print(table)
     accuracy = run.record["accuracy"]
     assert isinstance(accuracy, dict)

@@ -4,6 +4,7 @@ from ivra.losses.comprehensiveness import Comprehensiveness, comprehensiveness_l
 from ivra.losses.consistency import (
     Consistency,
     batch_consistency,
+    clustering_loss,
     consistency_loss,
     hidden_distances,
     saliency_divergences,
@@ -18,17 +19,27 @@ from ivra.losses.criterion import (
     View,
     check_terms,
 )
-from ivra.losses.divergence import kl_divergence, mixed, pairwise_kl
-from ivra.losses.registry import Known, Weighted, known_criteria, parse_criteria
-from ivra.losses.removal import probability_of
+from ivra.losses.divergence import (
+    kl_divergence,
+    mixed,
+    pairwise_fenchel_young,
+    pairwise_js,
+    pairwise_kl,
+    squared_distances,
+)
+from ivra.losses.options import Option
+from ivra.losses.plausibility import Plausibility, plausibility_loss, row_auc
+from ivra.losses.registry import Known, Weighted, check_options, known_criteria, parse_criteria
+from ivra.losses.removal import prediction_change, probability_of
 from ivra.losses.simulatability import Simulatability, fixed_sharpness, hypergradient_surrogate
 from ivra.losses.spearman import average_ranks, spearman
 from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
 from ivra.losses.sufficiency import Sufficiency, sufficiency_loss
-from ivra.losses.topk import TOPK_GRADIENTS, soft_top_k, top_k
+from ivra.losses.topk import CUT_GRADIENTS, TOPK_GRADIENTS, sampled_loss, soft_top_k, top_k
 
 __all__ = [
     "AOPC_BINS",
+    "CUT_GRADIENTS",
     "TOPK_GRADIENTS",
     "Comprehensiveness",
     "Consistency",
@@ -37,7 +48,9 @@ __all__ = [
     "Hypergradient",
     "Known",
     "LookAhead",
+    "Option",
     "Plan",
+    "Plausibility",
     "Setup",
     "Simulatability",
     "Student",
@@ -47,7 +60,9 @@ __all__ = [
     "Weighted",
     "average_ranks",
     "batch_consistency",
+    "check_options",
     "check_terms",
+    "clustering_loss",
     "comprehensiveness_loss",
     "consistency_loss",
     "fixed_sharpness",
@@ -56,13 +71,20 @@ __all__ = [
     "kl_divergence",
     "known_criteria",
     "mixed",
+    "pairwise_fenchel_young",
+    "pairwise_js",
     "pairwise_kl",
     "parse_criteria",
+    "plausibility_loss",
+    "prediction_change",
     "probability_of",
+    "row_auc",
     "saliency_divergences",
+    "sampled_loss",
     "scale_free_consistency_loss",
     "soft_top_k",
     "spearman",
+    "squared_distances",
     "sufficiency_loss",
     "top_k",
 ]

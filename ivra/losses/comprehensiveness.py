@@ -3,24 +3,40 @@
 Xie et al. 2024 (IvRA), equation 10; metric of equation 8 (DeYoung et al. 2020, ERASER).
 """
 
-from typing import Self
-
 import torch
-from torch.nn import functional
 
-from ivra.losses.criterion import AOPC_BINS, Criterion, Setup, Terms, View
-from ivra.losses.removal import BinDrawer, aopc
-from ivra.losses.topk import soft_top_k
-from ivra.shapes import Rows
+from ivra.losses.criterion import AOPC_BINS, Criterion, Terms, View
+from ivra.losses.removal import (
+    BinsMode,
+    Cuts,
+    Margin,
+    RemovalForm,
+    Samples,
+    Width,
+    aopc,
+    prediction_change,
+)
+from ivra.losses.topk import SAMPLES
+from ivra.shapes import Logits, Rows, TokenScores
 
 
-def comprehensiveness_loss(full: Rows, without: Rows, margin: float) -> Rows:
-    """``mu + max(-mu, CE(M(x)) - CE(M(x \\ t_k)))`` in nats, at least 0 (IvRA eq. 10).
+def comprehensiveness_loss(
+    full: Logits, without: Logits, form: RemovalForm = "margin", margin: float = 1.0
+) -> Rows:
+    """How little the prediction suffers without the tokens of the explanation, in nats.
 
-    ``full`` and ``without`` are the cross-entropies of ``y_hat``. Zero once removing the tokens
-    costs at least ``margin`` nats.
+    ``full`` are the logits of the whole row, ``without`` those of ``x \\ t_k``, ``CE`` the
+    cross-entropy with ``y_hat = argmax full``:
+
+    * ``"margin"``: ``mu + max(-mu, CE(M(x)) - CE(M(x \\ t_k)))`` (IvRA eq. 10), at least 0; 0
+      once removing the tokens costs ``margin`` nats.
+    * ``"difference"``: ``CE(M(x)) - CE(M(x \\ t_k))``, unbounded below.
+    * ``"absolute"``, ``"kl"``: minus ``|CE(M(x \\ t_k)) - CE(M(x))|`` and minus
+      ``KL(M(x \\ t_k) || M(x))``, at most 0: the paper has both for sufficiency alone (eq. 16,
+      17), where the change is to be small; here it is to be large, whichever way it goes.
     """
-    return margin + torch.clamp_min(full - without, -margin)
+    change = prediction_change(full, without, form)
+    return margin + torch.clamp_min(-change, -margin) if form == "margin" else -change
 
 
 class Comprehensiveness(Criterion):
@@ -30,10 +46,15 @@ class Comprehensiveness(Criterion):
     p(y_hat | x \\ t_k)``: a difference of probabilities in ``[-1, 1]``.
 
     Args:
-        margin: ``mu`` in nats; the paper's 1 by default.
-        bins: the percentages ``k``; a training step draws one of them.
-        gradient: how the cut at ``k`` is differentiated, see :func:`~ivra.losses.soft_top_k`.
-        seed: of the draw.
+        form: of the loss, see :func:`comprehensiveness_loss`.
+        margin: ``mu`` in nats of the form ``"margin"``; the paper's 1 by default.
+        bins_mode: a training step draws one of ``bins``, takes the next, or the mean over all.
+        temperature: of the cut's gradient, see :func:`~ivra.losses.soft_top_k` and
+            :func:`~ivra.losses.sampled_loss`.
+        samples: of the gradients ``"perturbed"`` and ``"sampled"``.
+        bins: the percentages ``k``.
+        gradient: how the cut at ``k`` is differentiated.
+        seed: of the draws.
     """
 
     name = "comp"
@@ -42,27 +63,27 @@ class Comprehensiveness(Criterion):
 
     def __init__(
         self,
-        margin: float = 1.0,
+        form: RemovalForm = "margin",
+        margin: Margin = 1.0,
+        bins_mode: BinsMode = "draw",
+        temperature: Width = 1.0,
+        samples: Samples = SAMPLES,
+        *,
         bins: tuple[float, ...] = AOPC_BINS,
         gradient: str = "straight-through",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.form = form
         self.margin = margin
         self.bins = bins
-        self.gradient = gradient
-        self._draw = BinDrawer(bins, seed)
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(bins=setup.bins, gradient=setup.gradient, seed=setup.seed)
+        self._cuts = Cuts(bins, bins_mode, gradient, temperature, samples, seed)
 
     def forward(self, view: View) -> Terms:
-        cut = soft_top_k(view.saliency, view.explainable, self._draw(), self.gradient)
-        without = view.rerun(1 - cut)
-        full = functional.cross_entropy(view.logits, view.predictions, reduction="none")
-        removed = functional.cross_entropy(without, view.predictions, reduction="none")
-        return Terms(comp=comprehensiveness_loss(full, removed, self.margin))
+        def loss(cut: TokenScores) -> Rows:
+            return comprehensiveness_loss(view.logits, view.rerun(1 - cut), self.form, self.margin)
+
+        return Terms(comp=self._cuts.mean(view, loss))
 
     def metric(self, view: View) -> Rows:
         return aopc(view, self.bins, keep_top=False)

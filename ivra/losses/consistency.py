@@ -1,16 +1,27 @@
 """Consistency: rows that the model sees alike should be explained alike.
 
-Xie et al. 2024 (IvRA), equations 13 and 19; metric of equations 12 and 18.
+Xie et al. 2024 (IvRA), equations 13, 19 and 20; metric of equations 12 and 18.
 """
+
+from typing import Literal
 
 import torch
 
 from ivra.losses.criterion import Criterion, Terms, View
-from ivra.losses.divergence import pairwise_kl
+from ivra.losses.divergence import (
+    Divergence,
+    pairwise_fenchel_young,
+    pairwise_js,
+    pairwise_kl,
+    squared_distances,
+)
 from ivra.losses.spearman import spearman
-from ivra.shapes import Hidden, Pairs, Rows, Saliency, TokenMask
+from ivra.shapes import Hidden, Labels, Pairs, Rows, Saliency, TokenMask
 
 EPSILON = 1e-8
+
+ConsistencyForm = Literal["scale-free", "ratio", "clustering"]
+Distance = Literal["l2", "l1"]
 
 
 def from_first_visible(values: torch.Tensor, visible: TokenMask) -> torch.Tensor:
@@ -20,32 +31,51 @@ def from_first_visible(values: torch.Tensor, visible: TokenMask) -> torch.Tensor
     return values.gather(1, order.view(shape).expand_as(values))
 
 
-def hidden_distances(hidden: Hidden, visible: TokenMask) -> Pairs:
-    """``||H_i - H_j||_2`` at token level: over all positions and features, padding as zeros.
+def hidden_distances(hidden: Hidden, visible: TokenMask, distance: Distance = "l2") -> Pairs:
+    """``||H_i - H_j||`` at token level: over all positions and features, padding as zeros.
 
-    ``hidden`` is the mean over layers. Positions count from a row's first token. In float32 at
-    least: float16 overflows at the square of a long row.
+    ``distance`` is ``"l2"`` (the root of the sum of squares) or ``"l1"`` (the sum of absolute
+    differences, the paper's option). ``hidden`` is the mean over layers. Positions count from a
+    row's first token. Symmetric, 0 on the diagonal. Half precision is computed in float32.
     """
-    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    flat = from_first_visible(hidden * visible[..., None], visible).flatten(1)
-    flat = flat - flat.mean(0)  # a shared offset cancels in every difference, not in rounding
-    square = flat.square().sum(-1)
-    gram = square[:, None] + square[None] - 2 * flat @ flat.T
-    same = torch.eye(len(flat), dtype=torch.bool, device=flat.device) | (gram <= 0)
-    return torch.where(same, 1.0, gram).sqrt().masked_fill(same, 0)
+    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    flat = from_first_visible(wide.masked_fill(~visible[..., None], 0), visible).flatten(1)
+    if distance == "l1":
+        return torch.cdist(flat, flat, p=1)
+    square = squared_distances(flat)
+    return torch.where(square > 0, square, 1.0).sqrt().masked_fill(square == 0, 0)
 
 
-def saliency_divergences(saliency: Saliency, explainable: TokenMask, visible: TokenMask) -> Pairs:
-    """``KL(r_i || r_j)`` in nats of all ordered pairs, positions counted from the first token."""
-    aligned = from_first_visible(explainable, visible)
-    return pairwise_kl(from_first_visible(saliency, visible), aligned)
+def saliency_divergences(
+    saliency: Saliency,
+    explainable: TokenMask,
+    visible: TokenMask,
+    divergence: Divergence = "kl",
+    normaliser: str = "softmax",
+) -> Pairs:
+    """``D(r_i, r_j)`` of all ordered pairs, positions counted from the first token.
+
+    ``divergence`` is ``"kl"`` (:func:`~ivra.losses.pairwise_kl`), ``"js"``
+    (:func:`~ivra.losses.pairwise_js`) or ``"fenchel-young"``
+    (:func:`~ivra.losses.pairwise_fenchel_young` of ``normaliser``). At least 0, diagonal 0. Half
+    precision is computed in float32.
+    """
+    wide = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
+    aligned = from_first_visible(wide, visible)
+    support = from_first_visible(explainable, visible)
+    if divergence == "js":
+        return pairwise_js(aligned)
+    if divergence == "fenchel-young":
+        return pairwise_fenchel_young(aligned, support, normaliser)
+    return pairwise_kl(aligned, support)
 
 
 def consistency_loss(divergences: Pairs, distances: Pairs) -> Rows:
-    """``mean over j != i of KL(r_i || r_j) / (||H_i - H_j||_2 + eps)`` (IvRA eq. 13, 19).
+    """``mean over j != i of D(r_i, r_j) / (||H_i - H_j|| + eps)`` (IvRA eq. 13, 19).
 
-    In nats per unit of distance, at least 0. Pairs at (numerically) no distance are left out,
-    for the ratio has no bound there; a row without a partner has loss 0.
+    In units of the divergence (nats, with KL) per unit of distance, at least 0. Pairs at
+    (numerically) no distance are left out, for the ratio has no bound there; a row without a
+    partner has loss 0.
     """
     apart = distances > 1e-4 * (distances.mean() + EPSILON)
     ratio = torch.where(apart, divergences / (distances + EPSILON), 0.0)
@@ -55,7 +85,7 @@ def consistency_loss(divergences: Pairs, distances: Pairs) -> Rows:
 def scale_free_consistency_loss(divergences: Pairs, distances: Pairs) -> Rows:
     """:func:`consistency_loss` over its value for divergences that do not depend on the distance.
 
-    ``mean_j [KL_ij / (d_ij + eps)] / (mean KL * mean 1/(d + eps))``, means over all pairs: 1 where
+    ``mean_j [D_ij / (d_ij + eps)] / (mean D * mean 1/(d + eps))``, means over all pairs: 1 where
     divergence and distance are unrelated, lower where rows that are far apart are explained more
     differently. Equation 13 alone is least where all explanations are equal (uniform, say); its
     shape without its scale has no such way out. Positive; 1 where all divergences are 0.
@@ -86,14 +116,38 @@ def batch_consistency(divergences: Pairs, distances: Pairs) -> float | None:
     return spearman(symmetric[upper], distances[upper])
 
 
+def clustering_loss(distances: Pairs, classes: Labels) -> Rows:
+    """``min of d_ij over the others of i's class - max of d_ij over other classes`` (IvRA eq. 20).
+
+    With ``d_ij = ||r_i - r_j||^2``, ``distances``: in ``[-2, 2]`` for saliencies, lower where rows
+    of one class are explained alike and rows of two classes differently. The sign is ours: the
+    paper's would push the rows of a class apart. Where a row has no partner of its class, or none
+    of another, that side counts as 0.
+    """
+    same = classes[:, None] == classes[None]
+    other = ~same
+    same = same & ~torch.eye(len(classes), dtype=torch.bool, device=classes.device)
+    nearest = torch.where(same, distances, torch.inf).amin(-1)
+    farthest = torch.where(other, distances, -torch.inf).amax(-1)
+    zero = torch.zeros_like(nearest)
+    return torch.where(same.any(-1), nearest, zero) - torch.where(other.any(-1), farthest, zero)
+
+
 class Consistency(Criterion):
     """Pulls the explanations of rows together that are close in the model's hidden states.
 
-    The metric is Spearman's rho of a batch, given to each of its rows (0 where undefined).
+    The metric is Spearman's rho of a batch between the KL of saliencies and the L2 distance of
+    hidden states, whatever the loss is made of; each row of the batch gets it (NaN where it is
+    undefined).
 
     Args:
-        scale_free: use :func:`scale_free_consistency_loss` (default), else equation 13 as it
-            stands, which by itself teaches the module to explain all rows alike.
+        form: ``"scale-free"`` (default) is :func:`scale_free_consistency_loss`; ``"ratio"``
+            equation 13 as it stands, :func:`consistency_loss`, which by itself teaches the module
+            to explain all rows alike; ``"clustering"`` equation 20, :func:`clustering_loss` with
+            the classes ``y_hat``, which looks at no hidden states.
+        divergence: of two saliencies, see :func:`saliency_divergences`.
+        distance: of two rows of hidden states, see :func:`hidden_distances`.
+        normaliser: what gave the saliencies, for the divergence ``"fenchel-young"``.
     """
 
     name = "cons"
@@ -101,23 +155,39 @@ class Consistency(Criterion):
     needs_hidden = True
     pairwise = True
 
-    def __init__(self, scale_free: bool = True) -> None:
+    def __init__(
+        self,
+        form: ConsistencyForm = "scale-free",
+        divergence: Divergence = "kl",
+        distance: Distance = "l2",
+        *,
+        normaliser: str = "softmax",
+    ) -> None:
         super().__init__()
-        self.scale_free = scale_free
-
-    def _pairs(self, view: View) -> tuple[Pairs, Pairs]:
-        assert view.hidden is not None
-        visible = view.batch.attention_mask
-        return (
-            saliency_divergences(view.saliency, view.explainable, visible),
-            hidden_distances(view.hidden, visible),
-        )
+        self.form = form
+        self.divergence = divergence
+        self.distance = distance
+        self.normaliser = normaliser
 
     def forward(self, view: View) -> Terms:
-        divergences, distances = self._pairs(view)
-        loss = scale_free_consistency_loss if self.scale_free else consistency_loss
+        visible = view.batch.attention_mask
+        if self.form == "clustering":
+            wide = torch.promote_types(view.saliency.dtype, torch.float32)
+            aligned = from_first_visible(view.saliency.to(wide), visible)
+            return Terms(cons=clustering_loss(squared_distances(aligned), view.predictions))
+        assert view.hidden is not None
+        divergences = saliency_divergences(
+            view.saliency, view.explainable, visible, self.divergence, self.normaliser
+        )
+        distances = hidden_distances(view.hidden, visible, self.distance)
+        loss = consistency_loss if self.form == "ratio" else scale_free_consistency_loss
         return Terms(cons=loss(divergences, distances))
 
     def metric(self, view: View) -> Rows:
-        rho = batch_consistency(*self._pairs(view))
-        return view.saliency.new_full((len(view.batch),), 0.0 if rho is None else rho)
+        assert view.hidden is not None
+        visible = view.batch.attention_mask
+        rho = batch_consistency(
+            saliency_divergences(view.saliency, view.explainable, visible),
+            hidden_distances(view.hidden, visible),
+        )
+        return view.saliency.new_full((len(view.batch),), float("nan") if rho is None else rho)

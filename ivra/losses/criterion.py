@@ -1,15 +1,16 @@
 """The plugin point: what a criterion may read, must return, and how it is checked."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from ivra.data import Batch
 from ivra.errors import IvraError
+from ivra.losses.options import Option, accepts, constructor_options
 from ivra.losses.student import Student
 from ivra.shapes import Hidden, Labels, Logits, RowMask, Rows, Saliency, TokenMask, TokenScores
 
@@ -90,13 +91,16 @@ class Setup:
 
     ``seed`` for its own random choices; ``bins`` the percentages of a run and ``gradient`` how
     its cuts are differentiated; ``new_student()`` a student model to scaffold (its cost arises
-    only if it is called).
+    only if it is called); ``normaliser`` the name of the saliency's own; ``options`` what the
+    user set of the criterion's :meth:`Criterion.options`, checked.
     """
 
     seed: int
     bins: tuple[float, ...]
     gradient: str
     new_student: Callable[[], Student]
+    normaliser: str = "softmax"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Criterion(nn.Module, ABC):
@@ -111,9 +115,9 @@ class Criterion(nn.Module, ABC):
                 r = view.saliency
                 return Terms(brevity=-(r * r.clamp_min(1e-7).log()).sum(-1))
 
-    and register the class under the entry-point group ``ivra.criteria``. A criterion may own
-    parameters and step them itself in ``inner_step``; it may report a metric of its own, by
-    which the best iteration is kept.
+    and register the class under the entry-point group ``ivra.criteria``. Scalar parameters of
+    its constructor are its options. A criterion may own parameters and step them itself in
+    ``inner_step``; it may report a metric of its own, by which the best iteration is kept.
     """
 
     name: ClassVar[str]
@@ -125,14 +129,31 @@ class Criterion(nn.Module, ABC):
     """Whether the terms of a row depend on the other rows of its batch."""
     derivative: ClassVar[Derivative] = "exact"
     """What the gradient in the saliency is, see :data:`Derivative`."""
+    needs_rationale: ClassVar[bool] = False
+    """Whether training rows with a rationale are needed."""
+
     selects: ClassVar[bool] = True
     """Whether ``metric`` may decide which iteration is kept: false where values at different
     steps cannot be compared. If no criterion of a run selects, the last iteration is kept."""
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        """Make one for a run; override to take something from ``setup``."""
-        return cls()
+        """Make one for a run.
+
+        The constructor's parameters that are called like a field of ``setup`` get that field's
+        value, its options what the user set. A method that overrides this one must hand
+        ``setup.options`` on.
+        """
+        run = {f.name: getattr(setup, f.name) for f in fields(Setup) if accepts(cls, f.name)}
+        return cls(**run, **setup.options)
+
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """What a user may set, by name: the constructor's scalar parameters with a default.
+
+        Those called like a field of :class:`Setup` are the run's, not the user's.
+        """
+        return constructor_options(cls, frozenset(f.name for f in fields(Setup)))
 
     @abstractmethod
     def forward(self, view: View) -> Terms:
@@ -143,7 +164,10 @@ class Criterion(nn.Module, ABC):
         return None
 
     def metric(self, view: View) -> Rows:
-        """What validation reports for every row; called without gradients."""
+        """What validation reports for every row; called without gradients.
+
+        NaN where it is undefined: such rows are left out of the mean.
+        """
         return self(view).total()
 
 

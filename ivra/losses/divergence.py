@@ -1,11 +1,16 @@
 """Divergences between saliencies, finite also where supports differ."""
 
+from typing import Literal
+
 import torch
 
-from ivra.shapes import Pairs, Rows, Saliency, TokenMask
+from ivra.errors import unknown_name
+from ivra.shapes import Pairs, Rows, Saliency, TokenMask, TokenScores
 
 MIX = 1e-4
 """Share of uniform mass mixed into both sides, so that sparse saliencies stay comparable."""
+
+Divergence = Literal["kl", "js", "fenchel-young"]
 
 
 def mixed(saliency: Saliency, support: TokenMask) -> Saliency:
@@ -38,6 +43,71 @@ def pairwise_kl(saliency: Saliency, explainable: TokenMask) -> Pairs:
     support = explainable.any(0, keepdim=True).expand_as(explainable)
     p = mixed(saliency, support)
     log = torch.where(support, p, 1.0).log()
-    divergence = (p * log).sum(-1)[:, None] - p @ log.T
-    diagonal = torch.eye(len(p), dtype=torch.bool, device=p.device)
-    return divergence.clamp_min(0).masked_fill(diagonal, 0)
+    return _divergences((p * log).sum(-1)[:, None] - p @ log.T)
+
+
+def pairwise_js(saliency: Saliency) -> Pairs:
+    """Jensen-Shannon divergence in nats of every pair of rows, position by position.
+
+    ``JS(p, q) = KL(p || m) / 2 + KL(q || m) / 2`` with ``m = (p + q) / 2`` (Lin 1991): symmetric,
+    in ``[0, log 2]``, ``log 2`` iff the supports are disjoint. Nothing is mixed in. Where an entry
+    is exactly 0 its derivative, which has no bound, is taken as 0: a normaliser that gives exact
+    zeros has none there. Memory ``B (B - 1) L / 2``.
+    """
+    entropy = _negative_entropy(saliency)
+    i, j = torch.triu_indices(len(saliency), len(saliency), 1, device=saliency.device)
+    middle = _negative_entropy((saliency[i] + saliency[j]) / 2)
+    upper = ((entropy[i] + entropy[j]) / 2 - middle).clamp_min(0)
+    pairs = saliency.new_zeros(len(saliency), len(saliency)).index_put((i, j), upper)
+    return pairs + pairs.T
+
+
+def pairwise_fenchel_young(saliency: Saliency, explainable: TokenMask, normaliser: str) -> Pairs:
+    """Fenchel-Young loss ``L(s_j; r_i)`` of every ordered pair, ``s_j`` scores that give ``r_j``.
+
+    ``L(s; p) = Omega*(s) + Omega(p) - s . p`` with ``Omega`` the normaliser's regulariser (Blondel
+    et al. 2020, arXiv:1901.02324, eq. 6), at ``s_j = grad Omega(r_j)``, the largest scores that
+    ``normaliser`` maps onto ``r_j``. With ``p = r_i``, ``q = r_j``:
+
+    * ``"softmax"``: :func:`pairwise_kl`, in nats.
+    * ``"sparsemax"``: ``||p - q||^2 / 2``, in ``[0, 1]``, symmetric.
+    * ``"entmax15"``: ``sum_t 4/3 p^1.5 + 2/3 q^1.5 - 2 p sqrt(q)``, in ``[0, 2]``. Where ``q`` is
+      exactly 0 the derivative of its root is taken as 0, as in :func:`pairwise_js`.
+
+    At least 0, and 0 iff both are equal. Matrix products alone.
+
+    Raises:
+        IvraError: another ``normaliser``.
+    """
+    if normaliser == "softmax":
+        return pairwise_kl(saliency, explainable)
+    if normaliser == "sparsemax":
+        return squared_distances(saliency) / 2
+    if normaliser != "entmax15":
+        raise unknown_name("normaliser", normaliser, ["softmax", "sparsemax", "entmax15"])
+    root = torch.where(saliency > 0, saliency, 1.0).sqrt() * (saliency > 0)
+    power = (saliency * root).sum(-1)
+    return _divergences(4 / 3 * power[:, None] + 2 / 3 * power[None] - 2 * saliency @ root.T)
+
+
+def squared_distances(values: TokenScores) -> Pairs:
+    """``||v_i - v_j||^2`` of every pair of rows, at least 0, from one matrix product.
+
+    Values are taken about their mean over rows: a shared offset cancels in every difference, not
+    in rounding.
+    """
+    flat = values - values.mean(0)
+    square = flat.square().sum(-1)
+    return _divergences(square[:, None] + square[None] - 2 * flat @ flat.T)
+
+
+def _divergences(pairs: Pairs) -> Pairs:
+    """``pairs`` without what rounding leaves below 0 and on the diagonal."""
+    diagonal = torch.eye(len(pairs), dtype=torch.bool, device=pairs.device)
+    return pairs.clamp_min(0).masked_fill(diagonal, 0)
+
+
+def _negative_entropy(saliency: TokenScores) -> Rows:
+    """``sum_t r log r`` in nats; ``0 log 0 = 0``, with derivative 0."""
+    positive = saliency > 0
+    return (saliency * torch.where(positive, saliency, 1.0).log()).sum(-1)

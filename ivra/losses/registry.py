@@ -1,13 +1,16 @@
 """Which criteria there are: ours in one table, others by entry point; and how they are named."""
 
 import inspect
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ivra.errors import IvraError, unknown_name
 from ivra.losses.comprehensiveness import Comprehensiveness
 from ivra.losses.consistency import Consistency
 from ivra.losses.criterion import Criterion
+from ivra.losses.options import checked_values
+from ivra.losses.plausibility import Plausibility
 from ivra.losses.simulatability import Simulatability
 from ivra.losses.sufficiency import Sufficiency
 
@@ -17,6 +20,7 @@ BUILT_IN: tuple[type[Criterion], ...] = (
     Comprehensiveness,
     Sufficiency,
     Consistency,
+    Plausibility,
 )
 
 
@@ -114,3 +118,22 @@ def parse_criteria(text: str) -> list[Weighted]:
     if not parsed:
         raise IvraError(f"no criterion named: expected some of {', '.join(sorted(choices))}")
     return parsed
+
+
+def check_options(
+    criteria: str, options: Mapping[str, Mapping[str, object]]
+) -> dict[str, dict[str, Any]]:
+    """The options of each criterion that ``criteria`` names, as the types it asks for.
+
+    Raises:
+        IvraError: a criterion that is not in ``criteria``, an option that it does not have, or a
+            value that does not fit; with the choices.
+    """
+    names = [weighted.name for weighted in parse_criteria(criteria)]
+    known = known_criteria()
+    checked = {}
+    for name, values in options.items():
+        if name not in names:
+            raise unknown_name("criterion with options (not in criteria)", name, names)
+        checked[name] = checked_values(name, known[name].criterion.options(), values)
+    return checked

@@ -1,23 +1,100 @@
-"""What comprehensiveness and sufficiency share: the draw of k, and AOPC by reruns."""
+"""What comprehensiveness and sufficiency share: forms of loss, cuts of a step, AOPC by reruns.
 
+Xie et al. 2024 (IvRA), equations 10, 11, 16, 17.
+"""
+
+import itertools
 import random
+from collections.abc import Callable
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 
+from ivra.errors import unknown_name
 from ivra.losses.criterion import View
-from ivra.losses.topk import top_k
-from ivra.shapes import Logits, Rows
+from ivra.losses.topk import sampled_loss, soft_top_k, top_k
+from ivra.shapes import Logits, Rows, TokenScores
+
+RemovalForm = Literal["margin", "difference", "absolute", "kl"]
+BinsMode = Literal["draw", "cycle", "mean"]
+Margin = Annotated[float, Field(ge=0)]
+Width = Annotated[float, Field(gt=0)]
+Samples = Annotated[int, Field(ge=2)]
 
 
-class BinDrawer:
-    """Draws one of ``bins`` at each call, in an order that ``seed`` fixes."""
+def prediction_change(full: Logits, reduced: Logits, form: RemovalForm) -> Rows:
+    """How far the logits of a reduced row are from those of the ``full`` one, in nats.
 
-    def __init__(self, bins: tuple[float, ...], seed: int) -> None:
+    With ``y_hat = argmax full`` and ``CE`` the cross-entropy with it:
+
+    * ``"margin"``, ``"difference"``: ``CE(reduced) - CE(full)``, positive where the prediction
+      lost probability, unbounded on both sides (IvRA eq. 10, 11 inside the maximum).
+    * ``"absolute"``: ``|CE(reduced) - CE(full)|`` (eq. 16).
+    * ``"kl"``: ``KL(softmax reduced || softmax full)`` (eq. 17), at least 0 up to rounding.
+
+    Half precision is computed in float32.
+
+    Raises:
+        IvraError: unknown ``form``.
+    """
+    wide = torch.promote_types(full.dtype, torch.float32)
+    log_full, log_reduced = full.to(wide).log_softmax(-1), reduced.to(wide).log_softmax(-1)
+    if form == "kl":
+        return (log_reduced.exp() * (log_reduced - log_full)).sum(-1)
+    lost = (log_full - log_reduced).gather(1, full.argmax(-1, keepdim=True))[:, 0]
+    if form == "absolute":
+        return lost.abs()
+    if form not in ("margin", "difference"):
+        raise unknown_name("form", form, list(get_args(RemovalForm)))
+    return lost
+
+
+class Cuts:
+    """The cuts that a training step looks at, and how a loss is differentiated through them.
+
+    ``mode`` says which of ``bins``: ``"draw"`` one at random, in an order that ``seed`` fixes;
+    ``"cycle"`` one after another; ``"mean"`` all of them. ``gradient``, ``temperature`` and
+    ``samples`` are those of :func:`~ivra.losses.soft_top_k`; with the gradient ``"sampled"`` of
+    :func:`~ivra.losses.sampled_loss`.
+    """
+
+    def __init__(
+        self,
+        bins: tuple[float, ...],
+        mode: BinsMode,
+        gradient: str,
+        temperature: float,
+        samples: int,
+        seed: int,
+    ) -> None:
         self._bins = bins
+        self._mode = mode
+        self._gradient = gradient
+        self._temperature = temperature
+        self._samples = samples
         self._random = random.Random(seed)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._cycle = itertools.cycle(bins)
 
-    def __call__(self) -> float:
-        return self._random.choice(self._bins)
+    def mean(self, view: View, loss: Callable[[TokenScores], Rows]) -> Rows:
+        """The mean of ``loss(cut)`` over the cuts of the next step, each 1 on the top tokens."""
+        losses = [self._at(percent, view, loss) for percent in self._percents()]
+        return torch.stack(losses).mean(0)
+
+    def _at(self, percent: float, view: View, loss: Callable[[TokenScores], Rows]) -> Rows:
+        row = (view.saliency, view.explainable, percent)
+        draws = (self._temperature, self._samples, self._generator)
+        if self._gradient == "sampled":
+            return sampled_loss(*row, loss, *draws)
+        return loss(soft_top_k(*row, self._gradient, *draws))
+
+    def _percents(self) -> tuple[float, ...]:
+        if self._mode == "mean":
+            return self._bins
+        if self._mode == "cycle":
+            return (next(self._cycle),)
+        return (self._random.choice(self._bins),)
 
 
 def probability_of(logits: Logits, classes: torch.Tensor) -> Rows:

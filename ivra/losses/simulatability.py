@@ -95,7 +95,7 @@ class Simulatability(Criterion):
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        return cls(setup.new_student())
+        return cls(setup.new_student(), **setup.options)
 
     def inner_step(self, view: View) -> None:
         self._study = view.on(self.student.study_rows())

@@ -1,26 +1,42 @@
 """Sufficiency: the tokens of the explanation alone should carry the prediction.
 
-Xie et al. 2024 (IvRA), equation 11; metric of equation 9 (DeYoung et al. 2020, ERASER).
+Xie et al. 2024 (IvRA), equations 11, 16, 17; metric of equation 9 (DeYoung et al. 2020, ERASER).
 """
 
-from typing import Self
-
 import torch
-from torch.nn import functional
 
-from ivra.losses.criterion import AOPC_BINS, Criterion, Setup, Terms, View
-from ivra.losses.removal import BinDrawer, aopc
-from ivra.losses.topk import soft_top_k
-from ivra.shapes import Rows
+from ivra.losses.criterion import AOPC_BINS, Criterion, Terms, View
+from ivra.losses.removal import (
+    BinsMode,
+    Cuts,
+    Margin,
+    RemovalForm,
+    Samples,
+    Width,
+    aopc,
+    prediction_change,
+)
+from ivra.losses.topk import SAMPLES
+from ivra.shapes import Logits, Rows, TokenScores
 
 
-def sufficiency_loss(full: Rows, only: Rows, margin: float) -> Rows:
-    """``mu + max(-mu, CE(M(t_k)) - CE(M(x)))`` in nats, at least 0 (IvRA eq. 11).
+def sufficiency_loss(
+    full: Logits, only: Logits, form: RemovalForm = "margin", margin: float = 0.1
+) -> Rows:
+    """How much the prediction suffers where only the tokens of the explanation are left, in nats.
 
-    ``full`` and ``only`` are the cross-entropies of ``y_hat``. Zero once the tokens alone are
-    at least ``margin`` nats better than the whole text.
+    ``full`` are the logits of the whole row, ``only`` those of ``t_k``, ``CE`` the cross-entropy
+    with ``y_hat = argmax full``:
+
+    * ``"margin"``: ``mu + max(-mu, CE(M(t_k)) - CE(M(x)))`` (IvRA eq. 11), at least 0; 0 once the
+      tokens alone are ``margin`` nats better than the whole row.
+    * ``"difference"``: ``CE(M(t_k)) - CE(M(x))``, at least ``-CE(M(x))``.
+    * ``"absolute"``: ``|CE(M(t_k)) - CE(M(x))|`` (eq. 16), at least 0: the tokens should carry
+      the prediction just as surely as the whole row.
+    * ``"kl"``: ``KL(M(t_k) || M(x))`` (eq. 17), at least 0: so for every class.
     """
-    return margin + torch.clamp_min(only - full, -margin)
+    change = prediction_change(full, only, form)
+    return margin + torch.clamp_min(change, -margin) if form == "margin" else change
 
 
 class Sufficiency(Criterion):
@@ -31,10 +47,15 @@ class Sufficiency(Criterion):
     alone convince the model more than the whole text.
 
     Args:
-        margin: ``mu`` in nats; the paper's 0.1 by default.
-        bins: the percentages ``k``; a training step draws one of them.
-        gradient: how the cut at ``k`` is differentiated, see :func:`~ivra.losses.soft_top_k`.
-        seed: of the draw.
+        form: of the loss, see :func:`sufficiency_loss`.
+        margin: ``mu`` in nats of the form ``"margin"``; the paper's 0.1 by default.
+        bins_mode: a training step draws one of ``bins``, takes the next, or the mean over all.
+        temperature: of the cut's gradient, see :func:`~ivra.losses.soft_top_k` and
+            :func:`~ivra.losses.sampled_loss`.
+        samples: of the gradients ``"perturbed"`` and ``"sampled"``.
+        bins: the percentages ``k``.
+        gradient: how the cut at ``k`` is differentiated.
+        seed: of the draws.
     """
 
     name = "suff"
@@ -43,27 +64,27 @@ class Sufficiency(Criterion):
 
     def __init__(
         self,
-        margin: float = 0.1,
+        form: RemovalForm = "margin",
+        margin: Margin = 0.1,
+        bins_mode: BinsMode = "draw",
+        temperature: Width = 1.0,
+        samples: Samples = SAMPLES,
+        *,
         bins: tuple[float, ...] = AOPC_BINS,
         gradient: str = "straight-through",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.form = form
         self.margin = margin
         self.bins = bins
-        self.gradient = gradient
-        self._draw = BinDrawer(bins, seed)
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(bins=setup.bins, gradient=setup.gradient, seed=setup.seed)
+        self._cuts = Cuts(bins, bins_mode, gradient, temperature, samples, seed)
 
     def forward(self, view: View) -> Terms:
-        cut = soft_top_k(view.saliency, view.explainable, self._draw(), self.gradient)
-        only = view.rerun(cut)
-        full = functional.cross_entropy(view.logits, view.predictions, reduction="none")
-        alone = functional.cross_entropy(only, view.predictions, reduction="none")
-        return Terms(suff=sufficiency_loss(full, alone, self.margin))
+        def loss(cut: TokenScores) -> Rows:
+            return sufficiency_loss(view.logits, view.rerun(cut), self.form, self.margin)
+
+        return Terms(suff=self._cuts.mean(view, loss))
 
     def metric(self, view: View) -> Rows:
         return aopc(view, self.bins, keep_top=True)

@@ -1,14 +1,14 @@
 """The configuration of a training run: flat, named, checked whole before anything starts."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ivra.attention import LEVELS, NORMALISERS, READINGS
 from ivra.errors import IvraError, unknown_name
-from ivra.losses import AOPC_BINS, TOPK_GRADIENTS, parse_criteria
+from ivra.losses import AOPC_BINS, TOPK_GRADIENTS, check_options, parse_criteria
 
 Percent = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -19,14 +19,16 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class TrainConfig(BaseModel):
     """Everything that decides what a training run does.
 
-    Every field is a flag of ``ivra train`` (``--eval-data`` for ``eval_data``) and a key of its
-    YAML file. Unknown keys and values out of range raise a ``ValueError``: pydantic's,
-    or from :func:`make_config` one of one line.
+    Every field is a flag of ``ivra train`` (``--eval-data`` for ``eval_data``; ``--option
+    comp.form=kl``, repeatable, for ``options``) and a key of its YAML file. Unknown keys and
+    values out of range raise a ``ValueError``: pydantic's, or from :func:`make_config` one of
+    one line.
     """
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
     criteria: str = Field("sim,suff", description="criteria with weights: sim,suff:0.5")
+    options: dict[str, dict[str, Any]] = Field({}, description="of criteria: comp.form=kl")
     model: str = Field("tiny-electra", description="tiny-electra, a folder or a hub id")
     data: str = Field("builtin", description="builtin, a file, a folder or a hub data set")
     eval_data: str | None = Field(None, description="rows for validation (default: data's dev)")
@@ -85,7 +87,7 @@ class TrainConfig(BaseModel):
         AOPC_BINS, min_length=1, description="percent of tokens of comp and suff"
     )
     topk_gradient: str = Field(
-        "sigmoid", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
+        "sampled", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
     removal: Literal["attention", "embedding"] = Field(
         "attention", description="how training removes tokens"
@@ -134,6 +136,11 @@ class TrainConfig(BaseModel):
     @classmethod
     def _gradient_known(cls, name: str) -> str:
         return _one_of("top-k gradient", name, TOPK_GRADIENTS)
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "TrainConfig":
+        self.options = check_options(self.criteria, self.options)
+        return self
 
     @model_validator(mode="after")
     def _module_can_be_built(self) -> "TrainConfig":

@@ -138,10 +138,14 @@ class CriteriaStage:
             bins=self.config.bins,
             gradient=self.config.topk_gradient,
             new_student=self._new_student,
+            normaliser=self.config.saliency_norm,
         )
         known = known_criteria()
         self.criteria: list[Criterion] = [
-            known[name].criterion.build(setup).to(self.backbone.device) for name in self.weights
+            known[name]
+            .criterion.build(replace(setup, options=self.config.options.get(name, {})))
+            .to(self.backbone.device)
+            for name in self.weights
         ]
         self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
 
@@ -199,22 +203,25 @@ class CriteriaStage:
         """Metrics of every criterion on the validation rows.
 
         The weighted sum of those that may select, signed so that higher is better, is the score
-        (plus accuracy where the backbone trains). Tokens are removed as if they were deleted,
-        whatever training does.
+        (plus accuracy where the backbone trains). Rows on which a metric is undefined (NaN) do
+        not count; a metric defined on none is not reported and adds nothing to the score. Tokens
+        are removed as if they were deleted, whatever training does.
         """
-        totals = dict.fromkeys(self.weights, 0.0)
+        totals, defined = dict.fromkeys(self.weights, 0.0), dict.fromkeys(self.weights, 0)
         right = 0
         items = self.valid[: self.config.validation_rows]
         for batch in self.encoder.batches(items):
             view = self.view(batch, removal="attention")
             right += int((view.predictions == batch.labels).sum())
             for criterion in self.criteria:
-                totals[criterion.name] += criterion.metric(view).sum().item()
-        means = {name: total / len(items) for name, total in totals.items()}
+                values = criterion.metric(view)
+                totals[criterion.name] += values.nansum().item()
+                defined[criterion.name] += int(values.isnan().logical_not().sum())
+        means = {name: total / defined[name] for name, total in totals.items() if defined[name]}
         signed = [
             self.weights[c.name] * (means[c.name] if c.better == "higher" else -means[c.name])
             for c in self.criteria
-            if c.selects
+            if c.selects and c.name in means
         ]
         score = sum(signed) if signed else None
         if self.trains_backbone:

@@ -13,7 +13,8 @@ import torch
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
 from ivra.data import Item, fingerprint
-from ivra.losses import parse_criteria
+from ivra.errors import IvraError
+from ivra.losses import known_criteria, parse_criteria
 from ivra.training.config import TrainConfig
 from ivra.training.device import environment, usable_device
 from ivra.training.log import JsonlLog
@@ -106,6 +107,7 @@ def train(
     backbone = load_backbone(config.model, labels, seed=config.seed).to(where)
     encoder = Encoder(backbone, config.max_length, config.batch_size)
     train_items, valid_items = encoder.items(splits.train), encoder.items(splits.valid)
+    _check_rationales(config, train_items)
     random.Random(config.seed).shuffle(train_items)
     path = new_folder(Path(output), default_name(config) if name is None else name)
     try:
@@ -223,6 +225,16 @@ class _Training:
         except KeyboardInterrupt:
             self.interrupted = True
             write()
+
+
+def _check_rationales(config: TrainConfig, items: list[Item]) -> None:
+    known = known_criteria()
+    for name, _ in parse_criteria(config.criteria):
+        if known[name].criterion.needs_rationale and not any(any(i.rationale or ()) for i in items):
+            raise IvraError(
+                f"criterion '{name}' needs rows with a 'rationale', which {config.data} does not "
+                "have: leave it out, or choose other data"
+            )
 
 
 def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttention:

@@ -117,6 +117,43 @@ def test_an_unknown_criterion_lists_the_choices(call: Call, flags: list[str]) ->
     refused(result, "'suf'", "Did you mean 'suff'?", ", ".join(sorted(known_criteria())))
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("suff.form=kll", "unknown value of suff.form 'kll'. Did you mean 'kl'? Choose from: "),
+        ("suff.frm=kl", "unknown option of suff 'frm'. Did you mean 'form'? Choose from: "),
+        ("comp.form=kl", "unknown criterion with options (not in criteria) 'comp'. Choose from: "),
+        ("suff.margin=-1", "suff.margin is '-1': input should be greater than or equal to 0"),
+        ("suff.samples=1", "suff.samples is '1': input should be greater than or equal to 2"),
+        ("suff=kl", "--option suff=kl: expected criterion.option=value, as in comp.form=kl"),
+        ("suff.form", "--option suff.form: expected criterion.option=value"),
+    ],
+)
+def test_an_option_that_does_not_fit(
+    call: Call, flags: list[str], tmp_path: Path, option: str, told: str
+) -> None:
+    refused(call(*flags, "--option", option, "--output", tmp_path / "runs"), told)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_in_a_file_of_another_shape(call: Call, flags: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("options: {suff: kl}\n")
+    told = f"{path}: options.suff is 'kl': input should be a valid dictionary"
+    refused(call(*flags, "--config", path), told)
+    refused(call(*flags, "--config", path, "--option", "suff.form=kl"), told)
+
+
+def test_plausibility_needs_rationales(
+    call: Call, write: Callable[[str], Path], flags: list[str], tmp_path: Path
+) -> None:
+    path = write(GOOD * 8)
+    quick = [flag for flag in flags if not flag.startswith(("--data", "--criteria"))]
+    result = call(*quick, "--data", path, "--criteria", "plaus", "--output", tmp_path / "runs")
+    refused(result, f"criterion 'plaus' needs rows with a 'rationale', which {path} does not have")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("weight", ["x", "-1", "nan", "0"])
 def test_a_bad_weight_of_a_criterion(call: Call, flags: list[str], weight: str) -> None:
     refused(call(*flags, "--criteria", f"suff:{weight}"), weight)

@@ -43,6 +43,13 @@ def test_plugins_lists_criteria_explainers_and_models(
         assert any(f" {name} " in f" {line} " for line in printed.splitlines()), name
 
 
+def test_plugins_lists_the_options_of_criteria(call: Call) -> None:
+    lines = [" ".join(line.split()) for line in done(call("plugins")).splitlines()]
+    assert "option comp.bins_mode draw, cycle, mean" in lines
+    assert "option suff.margin 0.1" in lines
+    assert "option plaus.form kl, mae, bce" in lines
+
+
 def test_env_prints_the_versions(call: Call) -> None:
     printed = done(call("env"))
     for name, version in versions().items():
@@ -208,6 +215,25 @@ def test_a_flag_wins_over_the_file_and_the_merged_configuration_is_saved(
     assert saved["levels"] == ["head", "layer"]
     assert saved["clip"] == TrainConfig().clip  # a default, written out
     assert load_run(runs / "latest").config.model_dump(mode="json") == saved
+
+
+def test_options_of_criteria_reach_them_and_the_command_line_wins(
+    call: Call, flags: list[str], tmp_path: Path
+) -> None:
+    path, runs = tmp_path / "run.yaml", tmp_path / "runs"
+    path.write_text("options: {suff: {form: absolute, bins_mode: cycle}, plaus: {form: mae}}\n")
+    quick = [flag for flag in flags if not flag.startswith("--criteria")]
+    given = ("--option", "suff.form=kl", "--option", "suff.margin=0.3")
+    where = ("--config", path, "--output", runs, "--name", "set", "--criteria", "suff,plaus")
+    printed = done(call(*quick, *where, *given))
+    assert "plaus" in printed
+    saved = load_run(runs / "set").config
+    assert saved.options == {
+        "suff": {"form": "kl", "bins_mode": "cycle", "margin": 0.3},
+        "plaus": {"form": "mae"},
+    }
+    again = yaml.safe_load((runs / "set" / "config.yaml").read_text())
+    assert again["options"] == saved.options
 
 
 def test_a_saved_configuration_trains_the_same_run_again(

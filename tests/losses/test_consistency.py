@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.spatial
 import scipy.stats
 import torch
 from hypothesis import given, settings
@@ -118,7 +119,7 @@ def test_the_loss_is_the_mean_ratio_over_the_other_rows(
     own = tokens_of(hidden, rows)
     distances = np.array([[naive_distance(a, b) for b in own] for a in own])
     view = view_of(rows, hidden, saliency)
-    found = Consistency(scale_free=False)(view)
+    found = Consistency("ratio")(view)
     assert list(found) == ["cons"]
     expected = naive_loss(naive_divergences(saliency, rows), distances)
     np.testing.assert_allclose(found["cons"].numpy(), expected, rtol=1e-5)
@@ -142,7 +143,7 @@ def test_the_loss_in_float32_is_the_one_in_float64(batch: MakeBatch) -> None:
         hidden.flatten(1), hidden.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
     )
     expected = naive_loss(naive_divergences(saliency, rows), exact.numpy())
-    found = Consistency(scale_free=False)(view_of(rows, hidden.float(), saliency.float()))["cons"]
+    found = Consistency("ratio")(view_of(rows, hidden.float(), saliency.float()))["cons"]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3)
 
 
@@ -159,7 +160,7 @@ def test_equal_rows_leave_each_other_out(batch: MakeBatch) -> None:
 
 def test_a_row_without_a_partner_has_no_loss(batch: MakeBatch) -> None:
     rows = batch([4])
-    found = Consistency(scale_free=False)(view_of(rows, *drawn(rows, 3)))["cons"]
+    found = Consistency("ratio")(view_of(rows, *drawn(rows, 3)))["cons"]
     assert found.tolist() == [0.0]
 
 
@@ -168,11 +169,11 @@ def test_the_gradient_pulls_the_saliencies_of_rows_together(batch: MakeBatch) ->
     hidden, saliency = drawn(rows, 4)
     scores = saliency.clamp_min(1e-9).log().requires_grad_()
     masked = torch.where(rows.explainable, scores, -torch.inf)
-    loss = Consistency(scale_free=False)(view_of(rows, hidden, masked.softmax(-1))).total().sum()
+    loss = Consistency("ratio")(view_of(rows, hidden, masked.softmax(-1))).total().sum()
     (slope,) = torch.autograd.grad(loss, scores)
     assert torch.isfinite(slope).all()
     moved = torch.where(rows.explainable, scores.detach() - 0.1 * slope, -torch.inf).softmax(-1)
-    assert Consistency(scale_free=False)(view_of(rows, hidden, moved)).total().sum() < loss
+    assert Consistency("ratio")(view_of(rows, hidden, moved)).total().sum() < loss
 
 
 def test_the_gradient_in_the_hidden_states_is_the_difference_quotient(batch: MakeBatch) -> None:
@@ -182,7 +183,7 @@ def test_the_gradient_in_the_hidden_states_is_the_difference_quotient(batch: Mak
     hidden[~rows.attention_mask] = 0
 
     def loss(states: Tensor) -> Tensor:
-        return Consistency(scale_free=False)(view_of(rows, states, saliency)).total()
+        return Consistency("ratio")(view_of(rows, states, saliency)).total()
 
     assert torch.autograd.gradcheck(loss, hidden.requires_grad_(), atol=1e-4)
 
@@ -216,7 +217,7 @@ def test_the_metric_of_fewer_than_three_rows_is_undefined(count: int, batch: Mak
     distances = hidden_distances(hidden, rows.attention_mask)
     divergences = saliency_divergences(saliency, rows.explainable, rows.attention_mask)
     assert batch_consistency(divergences, distances) is None
-    assert Consistency().metric(view_of(rows, hidden, saliency)).tolist() == [0.0] * count
+    assert Consistency().metric(view_of(rows, hidden, saliency)).isnan().tolist() == [True] * count
 
 
 def test_the_metric_of_constant_distances_is_undefined() -> None:
@@ -231,7 +232,7 @@ def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
     losses = []
     for side in ("right", "left"):
         rows = batch([2, 7, 4], side)
-        losses.append(Consistency(scale_free=False)(view_of(rows, *drawn(rows, 7)))["cons"])
+        losses.append(Consistency("ratio")(view_of(rows, *drawn(rows, 7)))["cons"])
     torch.testing.assert_close(*losses)
     rows = batch([2, 7, 4, 20])
     hidden, saliency = drawn(rows, 7)
@@ -243,8 +244,151 @@ def test_padding_and_its_side_change_nothing(batch: MakeBatch) -> None:
             if isinstance(value, Tensor | tuple)
         },
     )
-    wide = Consistency(scale_free=False)(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
+    wide = Consistency("ratio")(view_of(narrow, hidden[:3], saliency[:3]))["cons"]
     torch.testing.assert_close(losses[0], wide)
+
+
+@shapes
+@settings(max_examples=30, deadline=None)
+def test_l1_distances_are_the_loop_over_tokens_and_features(
+    lengths: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch(lengths, side)
+    hidden, saliency = drawn(rows, seed)
+    own = tokens_of(hidden, rows)
+    longest = max(map(len, own))
+    padded = [np.pad(states, ((0, longest - len(states)), (0, 0))) for states in own]
+    expected = [[sum(abs(x - y) for x, y in zip(a.flat, b.flat, strict=True)) for b in padded]
+                for a in padded]  # fmt: skip
+    found = hidden_distances(hidden, rows.attention_mask, "l1")
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
+    loss = Consistency("ratio", distance="l1")(view_of(rows, hidden, saliency))["cons"]
+    by_hand = naive_loss(naive_divergences(saliency, rows), np.array(expected))
+    np.testing.assert_allclose(loss.numpy(), by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["ratio", "scale-free"])
+@pytest.mark.parametrize("divergence", ["js", "fenchel-young"])
+@pytest.mark.parametrize("normaliser", ["sparsemax", "entmax15"])
+def test_other_divergences_take_the_place_of_kl(
+    form: str, divergence: str, normaliser: str, batch: MakeBatch
+) -> None:
+    rows = batch([5, 2, 7, 4], "left")
+    hidden, saliency = drawn(rows, 9)
+    own, states = tokens_of(saliency, rows), tokens_of(hidden, rows)
+    longest = max(map(len, own))
+    padded = [np.pad(r, (0, longest - len(r))) for r in own]
+
+    def naive(p: np.ndarray, q: np.ndarray) -> float:
+        if divergence == "js":
+            return float(scipy.spatial.distance.jensenshannon(p, q) ** 2)
+        if normaliser == "sparsemax":
+            return 0.5 * float(((p - q) ** 2).sum())
+        return float((4 / 3 * p**1.5 + 2 / 3 * q**1.5 - 2 * p * np.sqrt(q)).sum())
+
+    divergences = np.nan_to_num([[naive(p, q) for q in padded] for p in padded])
+    distances = np.array([[naive_distance(a, b) for b in states] for a in states])
+    expected = np.array(naive_loss(divergences, distances))
+    if form == "scale-free":
+        pairs = ~np.eye(4, dtype=bool)
+        expected = expected / (divergences[pairs].mean() * (1 / (distances[pairs] + 1e-8)).mean())
+    criterion = Consistency(form, divergence, normaliser=normaliser)
+    found = criterion(view_of(rows, hidden, saliency))["cons"]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+@given(
+    classes=st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    side=st.sampled_from(["right", "left"]),
+    seed=st.integers(0, 500),
+)
+@settings(max_examples=40, deadline=None)
+def test_clustering_is_the_nearest_of_the_class_less_the_farthest_of_the_others(
+    classes: list[int], side: str, seed: int, batch: MakeBatch
+) -> None:
+    rows = batch([2 + seed % 3 + place for place in range(len(classes))], side)
+    hidden, saliency = drawn(rows, seed)
+    own = tokens_of(saliency, rows)
+    longest = max(map(len, own))
+    padded = [np.pad(r, (0, longest - len(r))) for r in own]
+    expected = []
+    for i, mine in enumerate(classes):
+        near = [((padded[i] - padded[j]) ** 2).sum() for j, c in enumerate(classes)
+                if c == mine and j != i]  # fmt: skip
+        far = [((padded[i] - padded[j]) ** 2).sum() for j, c in enumerate(classes) if c != mine]
+        expected.append((min(near) if near else 0) - (max(far) if far else 0))
+    logits = torch.nn.functional.one_hot(torch.tensor(classes), 3).double()
+    view = replace(view_of(rows, hidden, saliency), logits=logits)
+    found = Consistency("clustering")(view)["cons"]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    assert (found.abs() <= 2).all()
+
+
+@pytest.mark.parametrize("form", ["ratio", "scale-free", "clustering"])
+@pytest.mark.parametrize("divergence", ["kl", "js", "fenchel-young"])
+def test_gradients_of_every_form_in_the_saliency_are_difference_quotients(
+    form: str, divergence: str, batch: MakeBatch
+) -> None:
+    rows = batch([3, 5, 4, 4], "left")
+    hidden, saliency = drawn(rows, 8)
+    logits = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]).double()
+    for distance, normaliser in (("l2", "sparsemax"), ("l1", "entmax15")):
+        criterion = Consistency(form, divergence, distance, normaliser=normaliser)
+
+        def loss(scores: Tensor, criterion: Consistency = criterion) -> Tensor:
+            r = torch.where(rows.explainable, scores, -torch.inf).softmax(-1)
+            return criterion(replace(view_of(rows, hidden, r), logits=logits)).total()
+
+        scores = saliency.clamp_min(1e-3).log().requires_grad_()
+        assert torch.autograd.gradcheck(loss, scores, atol=1e-6)
+
+
+def test_the_gradient_of_l1_in_the_hidden_states_is_finite_between_equal_rows(
+    batch: MakeBatch,
+) -> None:
+    rows = batch([3, 3, 4])
+    hidden, saliency = drawn(rows, 5)
+    hidden[1] = hidden[0]
+    hidden.requires_grad_()
+    loss = Consistency(distance="l1")(view_of(rows, hidden, saliency)).total().sum()
+    (slope,) = torch.autograd.grad(loss, hidden)
+    assert torch.isfinite(slope).all()
+    assert slope.abs().sum() > 0
+
+
+@pytest.mark.parametrize("form", ["ratio", "scale-free", "clustering"])
+@pytest.mark.parametrize("divergence", ["kl", "js", "fenchel-young"])
+def test_half_precision_is_computed_in_float32(
+    form: str, divergence: str, batch: MakeBatch
+) -> None:
+    rows = batch([3, 50, 40, 4])
+    hidden, saliency = (values.half() for values in drawn(rows, 8))
+    logits = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]).double()
+    criterion = Consistency(form, divergence, "l1", normaliser="sparsemax")
+    found, exact = (
+        criterion(replace(view_of(rows, h, r), logits=logits))["cons"]
+        for h, r in ((hidden, saliency), (hidden.double(), saliency.double()))
+    )
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), exact.numpy(), rtol=2e-3, atol=1e-5)
+
+
+def test_clustering_draws_a_class_together_and_classes_apart(batch: MakeBatch) -> None:
+    rows = batch([6, 6, 6, 6])
+    hidden, saliency = drawn(rows, 4)
+    logits = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]).double()
+
+    def distances(scores: Tensor) -> tuple[Tensor, Tensor]:
+        r = torch.where(rows.explainable, scores, -torch.inf).softmax(-1)
+        view = replace(view_of(rows, hidden, r), logits=logits)
+        return Consistency("clustering")(view).total().sum(), torch.cdist(r, r)
+
+    scores = saliency.clamp_min(1e-9).log().requires_grad_()
+    loss, before = distances(scores)
+    (slope,) = torch.autograd.grad(loss, scores)
+    _, after = distances(scores.detach() - 0.2 * slope)
+    assert after[0, 1] + after[2, 3] < before[0, 1] + before[2, 3]
+    assert after[:2, 2:].max() > before[:2, 2:].max()
 
 
 def test_only_consistency_asks_for_hidden_states() -> None:

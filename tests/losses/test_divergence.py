@@ -1,15 +1,26 @@
 """Divergences against scipy's relative entropy, one pair and one token at a time."""
 
+import entmax
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from ivra.losses import kl_divergence, mixed, pairwise_kl, soft_top_k
+from ivra.attention import normaliser
+from ivra.losses import (
+    kl_divergence,
+    mixed,
+    pairwise_fenchel_young,
+    pairwise_js,
+    pairwise_kl,
+    soft_top_k,
+    squared_distances,
+)
 from ivra.losses.consistency import consistency_loss, hidden_distances, saliency_divergences
 
 SHARE = 1e-4
@@ -80,6 +91,88 @@ def test_pairwise_kl_is_the_loop_over_pairs_on_the_union_of_supports(
     np.testing.assert_allclose(pairwise_kl(saliency, mask).numpy(), expected, atol=1e-11)
 
 
+@drawn
+@settings(max_examples=40, deadline=None)
+def test_js_is_scipys_squared_distance(rows: int, length: int, seed: int, sparse: bool) -> None:
+    saliency, _ = saliencies(rows, length, seed, sparse)
+    found = pairwise_js(saliency).numpy()
+    expected = [[jensenshannon(p, q) ** 2 for q in saliency.numpy()] for p in saliency.numpy()]
+    np.testing.assert_allclose(found, np.nan_to_num(expected), atol=1e-9)
+    assert (found <= np.log(2) + 1e-12).all()
+    assert (found == found.T).all()
+
+
+def naive_fenchel_young(p: np.ndarray, q: np.ndarray, normaliser: str) -> float:
+    """``Omega*(s) + Omega(p) - s . p`` at ``s = grad Omega(q)``, where ``Omega*(s) = s . q -
+    Omega(q)`` because ``q`` is what the normaliser makes of ``s``."""
+    if normaliser == "sparsemax":
+        omega, scores = lambda x: 0.5 * (x**2).sum() - 0.5, q
+    else:
+        omega, scores = lambda x: 4 / 3 * ((x**1.5).sum() - 1), 2 * np.sqrt(q)
+    return (scores @ q - omega(q)) + omega(p) - scores @ p
+
+
+@pytest.mark.parametrize("name", ["sparsemax", "entmax15"])
+@drawn
+@settings(max_examples=40, deadline=None)
+def test_fenchel_young_is_its_definition_pair_by_pair(
+    name: str, rows: int, length: int, seed: int, sparse: bool
+) -> None:
+    saliency, mask = saliencies(rows, length, seed, sparse)
+    found = pairwise_fenchel_young(saliency, mask, name).numpy()
+    own = saliency.numpy()
+    expected = [[naive_fenchel_young(p, q, name) for q in own] for p in own]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert (found <= (1 if name == "sparsemax" else 2) + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["sparsemax", "entmax15"])
+def test_fenchel_young_is_the_loss_of_the_entmax_package(name: str) -> None:
+    """Its targets are single classes: rows that are all on one token."""
+    q, mask = saliencies(1, 6, seed=11)
+    q, mask = q[:, mask[0]], mask[:, mask[0]]
+    scores = q if name == "sparsemax" else 2 * q.sqrt()
+    torch.testing.assert_close(normaliser(name)(scores, mask), q)
+    losses = {"sparsemax": entmax.sparsemax_loss, "entmax15": entmax.entmax15_loss}
+    for place in range(q.shape[1]):
+        p = torch.nn.functional.one_hot(torch.tensor([place]), q.shape[1]).double()
+        found = pairwise_fenchel_young(torch.cat([p, q]), mask.expand(2, -1), name)[0, 1]
+        expected = losses[name](scores, torch.tensor([place]))
+        assert found.item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_fenchel_young_of_softmax_is_kl() -> None:
+    saliency, mask = saliencies(4, 7, seed=5)
+    found = pairwise_fenchel_young(saliency, mask, "softmax")
+    assert torch.equal(found, pairwise_kl(saliency, mask))
+
+
+@drawn
+@settings(max_examples=30, deadline=None)
+def test_squared_distances_are_those_of_the_loop(
+    rows: int, length: int, seed: int, sparse: bool
+) -> None:
+    saliency, _ = saliencies(rows, length, seed, sparse)
+    own = 100 + saliency.numpy()  # a shared offset
+    expected = [[((p - q) ** 2).sum() for q in own] for p in own]
+    np.testing.assert_allclose(squared_distances(torch.tensor(own)).numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["js", "sparsemax", "entmax15"])
+def test_gradients_of_pairs_are_difference_quotients_and_finite_at_zeros(kind: str) -> None:
+    def pairs(r: Tensor) -> Tensor:
+        support = torch.ones_like(r, dtype=torch.bool)
+        return pairwise_js(r) if kind == "js" else pairwise_fenchel_young(r, support, kind)
+
+    generator = torch.Generator().manual_seed(6)
+    inside = torch.rand(4, 5, generator=generator).double() + 0.1
+    assert gradcheck(pairs, (inside.requires_grad_(),))
+    scores = torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.0, 4.0]], requires_grad=True)
+    name = "sparsemax" if kind == "js" else kind
+    (slope,) = torch.autograd.grad(pairs(normaliser(name)(scores, None)).sum(), scores)
+    assert torch.isfinite(slope).all()
+
+
 def test_kl_is_zero_between_equals_and_only_there() -> None:
     p = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]]).double()
     q = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.301, 0.499]]).double()
@@ -146,6 +239,11 @@ def test_everything_stays_on_the_device_of_its_inputs() -> None:
         soft_top_k(saliency, mask, 10.0, "sigmoid"),
         distances,
         pairwise_kl(saliency, mask),
+        pairwise_js(saliency),
+        pairwise_fenchel_young(saliency, mask, "entmax15"),
+        pairwise_fenchel_young(saliency, mask, "sparsemax"),
+        soft_top_k(saliency, mask, 10.0, "entropic"),
+        soft_top_k(saliency, mask, 10.0, "perturbed"),
         consistency_loss(saliency_divergences(saliency, mask, mask), distances),
     ]
     assert {tensor.device.type for tensor in found} == {"meta"}

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit
+from scipy.special import expit, softmax
 from torch import Tensor
+from torch.autograd import gradcheck
 
 from ivra.data import Batch
 from ivra.losses import (
@@ -23,13 +25,16 @@ from ivra.losses import (
     probability_of,
     sufficiency_loss,
 )
+from ivra.losses.removal import RemovalForm
 
 MakeBatch = Callable[..., Batch]
 MakeView = Callable[[Batch, Tensor, Tensor], View]
 
 
-def one(value: float) -> Tensor:
-    return torch.tensor([value], dtype=torch.float64)
+def with_entropy(value: float) -> Tensor:
+    """Logits of three classes in which the cross-entropy with the first is ``value`` nats."""
+    share = math.exp(-value)
+    return torch.tensor([[share, (1 - share) * 0.6, (1 - share) * 0.4]], dtype=torch.float64).log()
 
 
 @pytest.mark.parametrize(
@@ -43,7 +48,7 @@ def one(value: float) -> Tensor:
     ],
 )
 def test_comprehensiveness_by_hand(full: float, without: float, expected: float) -> None:
-    found = comprehensiveness_loss(one(full), one(without), 1.0).item()
+    found = comprehensiveness_loss(with_entropy(full), with_entropy(without)).item()
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -59,27 +64,68 @@ def test_comprehensiveness_by_hand(full: float, without: float, expected: float)
     ],
 )
 def test_sufficiency_by_hand(full: float, only: float, expected: float) -> None:
-    found = sufficiency_loss(one(full), one(only), 0.1).item()
+    found = sufficiency_loss(with_entropy(full), with_entropy(only)).item()
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-nats = st.floats(0, 20)
+def naive_change(full: np.ndarray, reduced: np.ndarray, form: str) -> float:
+    """Of one row, from probabilities."""
+    p, q = softmax(full), softmax(reduced)
+    if form == "kl":
+        return sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
+    label = int(np.argmax(full))
+    change = -math.log(q[label]) + math.log(p[label])
+    return abs(change) if form == "absolute" else change
 
 
-@given(full=nats, other=nats, margin=st.floats(0, 3))
-@settings(max_examples=100, deadline=None)
-def test_both_margins_are_the_equations(full: float, other: float, margin: float) -> None:
-    comp = comprehensiveness_loss(one(full), one(other), margin).item()
-    suff = sufficiency_loss(one(full), one(other), margin).item()
-    assert comp == pytest.approx(margin + max(-margin, full - other))
-    assert suff == pytest.approx(margin + max(-margin, other - full))
-    assert comp >= 0
-    assert suff >= 0
+logits = st.lists(st.floats(-8, 8), min_size=3, max_size=3)
+
+
+@given(rows=st.lists(st.tuples(logits, logits), min_size=1, max_size=4), margin=st.floats(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_form_is_its_equation_row_by_row(
+    rows: list[tuple[list[float], list[float]]], margin: float
+) -> None:
+    full, reduced = (torch.tensor(part, dtype=torch.float64) for part in zip(*rows, strict=True))
+    for form in get_args(RemovalForm):
+        comp = comprehensiveness_loss(full, reduced, form, margin).tolist()
+        suff = sufficiency_loss(full, reduced, form, margin).tolist()
+        changes = [naive_change(np.array(a), np.array(b), form) for a, b in rows]
+        for change, c, s in zip(changes, comp, suff, strict=True):
+            if form == "margin":
+                assert c == pytest.approx(margin + max(-margin, -change), abs=1e-9)
+                assert s == pytest.approx(margin + max(-margin, change), abs=1e-9)
+                assert c >= 0
+                assert s >= 0
+            else:
+                assert (c, s) == pytest.approx((-change, change), abs=1e-9)
+            if form == "absolute":
+                assert s >= 0
+
+
+@pytest.mark.parametrize("form", get_args(RemovalForm))
+@pytest.mark.parametrize("loss", [comprehensiveness_loss, sufficiency_loss])
+def test_the_gradient_of_every_form_is_the_difference_quotient(
+    loss: Callable[..., Tensor], form: str
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    full, reduced = (torch.randn(6, 4, generator=generator).double() for _ in range(2))
+    inputs = (full.requires_grad_(), reduced.requires_grad_())
+    assert gradcheck(lambda a, b: loss(a, b, form, 0.4), inputs)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    full, reduced = torch.tensor([[9.0, 0.0]]).bfloat16(), torch.tensor([[8.0, 0.0]]).bfloat16()
+    for form in get_args(RemovalForm):
+        found = sufficiency_loss(full, reduced, form)
+        assert found.dtype == torch.float32
+        exact = sufficiency_loss(full.double(), reduced.double(), form)
+        assert found.item() == pytest.approx(exact.item(), rel=1e-3)
 
 
 def test_the_papers_margins_are_the_defaults() -> None:
-    assert Comprehensiveness().margin == 1.0
-    assert Sufficiency().margin == 0.1
+    assert (Comprehensiveness().form, Comprehensiveness().margin) == ("margin", 1.0)
+    assert (Sufficiency().form, Sufficiency().margin) == ("margin", 0.1)
 
 
 LENGTH = 5
@@ -108,7 +154,7 @@ def cross_entropy(evidence: float) -> float:
     return math.log1p(math.exp(-evidence))
 
 
-@pytest.mark.parametrize("gradient", TOPK_GRADIENTS)
+@pytest.mark.parametrize("gradient", ["straight-through", "sigmoid"])
 def test_raising_the_saliency_of_a_needed_token_lowers_comprehensiveness(
     gradient: str, batch: MakeBatch, evidence_view: MakeView
 ) -> None:
@@ -124,7 +170,7 @@ def test_raising_the_saliency_of_a_needed_token_lowers_comprehensiveness(
         np.testing.assert_allclose(slope.numpy(), -expit(-0.4) * np.array(EVIDENCE), rtol=1e-12)
 
 
-@pytest.mark.parametrize("gradient", TOPK_GRADIENTS)
+@pytest.mark.parametrize("gradient", ["straight-through", "sigmoid"])
 def test_raising_the_saliency_of_a_needed_token_lowers_sufficiency(
     gradient: str, batch: MakeBatch, evidence_view: MakeView
 ) -> None:
@@ -139,13 +185,32 @@ def test_raising_the_saliency_of_a_needed_token_lowers_sufficiency(
         np.testing.assert_allclose(slope.numpy(), -expit(-0.3) * np.array(EVIDENCE), rtol=1e-12)
 
 
+@pytest.mark.parametrize("gradient", ["entropic", "perturbed", "sampled"])
 @pytest.mark.parametrize("kind", [Comprehensiveness, Sufficiency])
-def test_a_step_down_the_gradient_lowers_the_loss_once_a_token_changes_sides(
+def test_where_what_one_token_gains_others_lose_the_best_gains_and_the_worst_loses(
     kind: type[Comprehensiveness] | type[Sufficiency],
+    gradient: str,
     batch: MakeBatch,
     evidence_view: MakeView,
 ) -> None:
-    criterion = kind(bins=(40.0,))
+    criterion = kind(samples=4000, bins=(40.0,), gradient=gradient)
+    _, slope = graded(criterion, batch, evidence_view)
+    in_scores = slope * torch.tensor(SALIENCY, dtype=torch.float64)
+    assert in_scores[1] < 0
+    assert in_scores[3] > 0
+    assert in_scores[[0, 6]].tolist() == [0, 0]
+    assert in_scores.sum().item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("gradient", TOPK_GRADIENTS)
+@pytest.mark.parametrize("kind", [Comprehensiveness, Sufficiency])
+def test_a_step_down_the_gradient_lowers_the_loss_once_a_token_changes_sides(
+    kind: type[Comprehensiveness] | type[Sufficiency],
+    gradient: str,
+    batch: MakeBatch,
+    evidence_view: MakeView,
+) -> None:
+    criterion = kind(bins=(40.0,), gradient=gradient)
     scores = torch.tensor([SALIENCY], dtype=torch.float64).clamp_min(1e-9).log()
     scores.requires_grad_()
     evidence = torch.tensor([EVIDENCE], dtype=torch.float64)
@@ -166,7 +231,7 @@ def test_a_step_down_the_gradient_lowers_the_loss_once_a_token_changes_sides(
 def test_no_gradient_is_left_once_the_margin_is_reached(
     batch: MakeBatch, evidence_view: MakeView
 ) -> None:
-    loss, slope = graded(Comprehensiveness(0.01, (40.0,)), batch, evidence_view)
+    loss, slope = graded(Comprehensiveness(margin=0.01, bins=(40.0,)), batch, evidence_view)
     assert loss == 0
     assert (slope == 0).all()
 
@@ -231,6 +296,24 @@ def test_a_step_draws_one_of_the_bins_in_an_order_fixed_by_the_seed(
     assert losses(1) == losses(1)
     assert losses(1) != losses(2)
     assert len(set(losses(1))) == 2
+
+
+def per_step(bins_mode: str, batch: MakeBatch, evidence_view: MakeView) -> list[float]:
+    """Losses of seven steps at 20, 60 and 100 percent."""
+    criterion = Sufficiency("difference", bins_mode=bins_mode, bins=(20.0, 60.0, 100.0))
+    saliency = torch.tensor([SALIENCY], dtype=torch.float64)
+    view = evidence_view(batch([LENGTH]), torch.tensor([EVIDENCE], dtype=torch.float64), saliency)
+    return [criterion(view).total().item() for _ in range(7)]
+
+
+def test_bins_are_drawn_cycled_or_averaged(batch: MakeBatch, evidence_view: MakeView) -> None:
+    """At 20% token 1 (evidence 0.5) is left, at 60% 1, 3 and 4 (0.4), at 100% everything."""
+    at = [cross_entropy(left) - cross_entropy(0.7) for left in (0.5, 0.4, 0.7)]
+    cycled = per_step("cycle", batch, evidence_view)
+    assert cycled == pytest.approx([*at, *at, at[0]], abs=1e-9)
+    assert per_step("mean", batch, evidence_view) == pytest.approx([sum(at) / 3] * 7, abs=1e-9)
+    for loss in per_step("draw", batch, evidence_view):
+        assert min(abs(loss - value) for value in at) < 1e-9
 
 
 def test_a_probability_is_the_softmax_at_its_class() -> None:

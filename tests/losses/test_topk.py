@@ -3,14 +3,18 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.special import expit
+from scipy.stats import norm
 from torch import Tensor
 
 from ivra.errors import IvraError
-from ivra.losses import TOPK_GRADIENTS, soft_top_k, top_k
+from ivra.losses import CUT_GRADIENTS, sampled_loss, soft_top_k, top_k
 
 PERCENTS = ["1", "5", "10", "20", "30", "33.3", "50", "70", "90", "100", "0.1"]
 
@@ -62,7 +66,7 @@ def test_a_row_with_nothing_explainable_has_no_cut() -> None:
     assert top_k(torch.ones(2, 2), mask, 50.0).tolist() == [[False, False], [True, False]]
 
 
-@pytest.mark.parametrize("gradient", TOPK_GRADIENTS)
+@pytest.mark.parametrize("gradient", CUT_GRADIENTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @given(
     logits=st.lists(st.floats(-12, 12), min_size=2, max_size=30),
@@ -123,7 +127,7 @@ def test_sigmoid_does_not_depend_on_the_scale_of_the_saliency() -> None:
     torch.testing.assert_close(slopes[0], slopes[1])
 
 
-@pytest.mark.parametrize("gradient", TOPK_GRADIENTS)
+@pytest.mark.parametrize("gradient", CUT_GRADIENTS)
 def test_the_gradient_is_finite_also_with_exact_zeros_and_with_everything_inside(
     gradient: str,
 ) -> None:
@@ -131,10 +135,173 @@ def test_the_gradient_is_finite_also_with_exact_zeros_and_with_everything_inside
     saliency.requires_grad_()
     mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
     for percent in (1.0, 50.0, 100.0):
-        cut = soft_top_k(saliency, mask, percent, gradient)
-        (found,) = torch.autograd.grad(cut.sum(), saliency)
+        generator = torch.Generator().manual_seed(0)
+        cut = soft_top_k(saliency, mask, percent, gradient, samples=64, generator=generator)
+        (found,) = torch.autograd.grad(cut[:, 0].sum(), saliency)
         assert torch.isfinite(found).all()
-        assert found.abs().sum() > 0
+        assert found[2].abs().sum() > 0 or percent == 100.0
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_entropic_is_differentiated_as_the_solution_of_its_equation(temperature: float) -> None:
+    """By difference quotients of ``sigmoid((log r - t) / T)`` with ``t`` from scipy's root finder
+    such that two of the five are inside."""
+
+    def solved(saliency: np.ndarray) -> np.ndarray:
+        scores = np.log(saliency) / temperature
+        t = brentq(lambda t: expit(scores - t).sum() - 2, -60, 60, xtol=1e-14, rtol=1e-14)
+        return expit(scores - t)
+
+    r = np.array(SALIENCY[0][:5])
+    expected = np.zeros((6, 6))
+    for place in range(5):
+        step = np.zeros(5)
+        step[place] = 1e-5 * r[place]
+        expected[:5, place] = (solved(r + step) - solved(r - step)) / (2 * step[place])
+    found = jacobian("entropic", 40.0, temperature=temperature).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+    in_scores = found * np.array(SALIENCY)
+    np.testing.assert_allclose(in_scores.sum(0), 0, atol=1e-12)
+    np.testing.assert_allclose(in_scores.sum(1), 0, atol=1e-12)
+
+
+def perturbed_jacobian(percent: float, temperature: float, samples: int, seed: int) -> Tensor:
+    """``d keep_i / d log r_j`` of the row above."""
+    mask = torch.tensor(EXPLAINABLE)
+    generator = torch.Generator().manual_seed(seed)
+    saliency = torch.tensor(SALIENCY).double().requires_grad_()
+    cut = soft_top_k(saliency, mask, percent, "perturbed", temperature, samples, generator)[0]
+    rows = [torch.autograd.grad(keep, saliency, retain_graph=True)[0][0] for keep in cut]
+    return torch.stack(rows) * torch.tensor(SALIENCY).double()
+
+
+def test_perturbed_is_the_derivative_of_the_mean_cut() -> None:
+    """Of one token of two: ``P(s_1 + z_1 > s_2 + z_2)`` is a normal distribution function."""
+    generator = torch.Generator().manual_seed(0)
+    saliency = torch.tensor([[0.6, 0.4]], dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    cut = soft_top_k(saliency, mask, 50.0, "perturbed", 0.5, 40_000, generator)
+    (found,) = torch.autograd.grad(cut[0, 0], saliency)
+    width = 0.5 * math.sqrt(2)
+    slope = norm.pdf(math.log(0.6 / 0.4) / width) / width
+    expected = [slope / 0.6, -slope / 0.4]
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=0.03)
+
+
+def test_perturbed_is_the_naive_mean_over_the_same_draws() -> None:
+    """``mean of top_k(s + T z) (z - mean z)' / T``, sample by sample, over the pairs z and -z."""
+    temperature, samples = 0.7, 10
+    noise = torch.randn((samples // 2, 1, 6), generator=torch.Generator().manual_seed(4)).double()
+    expected = np.zeros((6, 6))
+    for z in (*noise[:, 0, :5].tolist(), *(-noise[:, 0, :5]).tolist()):
+        scores = [math.log(r) + temperature * d for r, d in zip(SALIENCY[0][:5], z, strict=True)]
+        cut = naive_cut([*scores, 0.0], EXPLAINABLE[0], "40")
+        for i in range(6):
+            for j in range(5):
+                expected[i, j] += cut[i] * (z[j] - sum(z) / 5) / (temperature * samples)
+    found = perturbed_jacobian(40.0, temperature, samples, seed=4).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_perturbed_repeats_itself_with_its_seed() -> None:
+    first, again, other = (perturbed_jacobian(40.0, 1.0, 8, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    np.testing.assert_allclose(first.sum(0).numpy(), 0, atol=1e-12)
+
+
+def test_where_everything_is_inside_there_is_nothing_to_choose() -> None:
+    assert (jacobian("entropic", 100.0) == 0).all()
+    assert (perturbed_jacobian(100.0, 1.0, 8, seed=1) == 0).all()
+
+
+def test_half_precision_tells_small_saliencies_apart() -> None:
+    """Their logarithms are taken in float32: 1/256 and 1/512 are below the root of tiny."""
+    r = torch.tensor([[1 / 256, 1 / 512, 1 / 1024]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    for gradient in ("sigmoid", "entropic"):
+        slopes = []
+        for dtype in (torch.float16, torch.float32):
+            saliency = r.to(dtype).requires_grad_()
+            cut = soft_top_k(saliency, mask, 30.0, gradient)
+            slopes.append(torch.autograd.grad(cut[0, 1], saliency)[0].float())
+        torch.testing.assert_close(*slopes, rtol=5e-3, atol=1e-2)
+
+
+def slopes_of_sampled(
+    temperature: float, samples: int, seed: int
+) -> tuple[float, Tensor, list[list[float]]]:
+    """A loss that is the share of evidence kept, squared; its gradient in log r; the cuts seen."""
+    evidence = torch.tensor([[0.5, -0.3, 0.8, 0.1, 0.2, 9.0]]).double()
+    seen = []
+
+    def loss(cut: Tensor) -> Tensor:
+        seen.append(cut[0].tolist())
+        return (cut * evidence).sum(-1).square()
+
+    saliency = torch.tensor(SALIENCY).double().requires_grad_()
+    found = sampled_loss(
+        saliency,
+        torch.tensor(EXPLAINABLE),
+        40.0,
+        loss,
+        temperature,
+        samples,
+        torch.Generator().manual_seed(seed),
+    )
+    (slope,) = torch.autograd.grad(found.sum(), saliency)
+    return found.item(), (slope * saliency).detach()[0], seen
+
+
+def test_sampled_is_the_loss_of_the_hard_cut_and_the_naive_mean_of_differences() -> None:
+    temperature, samples = 0.7, 10
+    value, slope, seen = slopes_of_sampled(temperature, samples, seed=4)
+    assert value == pytest.approx((0.5 - 0.3) ** 2)
+    evidence = [0.5, -0.3, 0.8, 0.1, 0.2]
+    noise = torch.randn((samples // 2, 1, 6), generator=torch.Generator().manual_seed(4)).double()
+    expected, cuts = np.zeros(6), [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]
+    for z in noise[:, 0, :5].tolist():
+        losses = []
+        for sign in (1, -1):
+            scores = [
+                math.log(r) + sign * temperature * d
+                for r, d in zip(SALIENCY[0][:5], z, strict=True)
+            ]
+            cut = naive_cut([*scores, 0.0], EXPLAINABLE[0], "40")
+            cuts.append([float(flag) for flag in cut])
+            losses.append(sum(e for e, flag in zip(evidence, cut, strict=False) if flag) ** 2)
+        for j in range(5):
+            expected[j] += (losses[0] - losses[1]) * (z[j] - sum(z) / 5) / (temperature * samples)
+    assert seen == cuts
+    np.testing.assert_allclose(slope.numpy(), expected, atol=1e-12)
+
+
+def test_sampled_approaches_the_gradient_of_the_smoothed_objective() -> None:
+    """Of one token of two, whose loss is 3 where it is kept and 1 where the other is."""
+    saliency = torch.tensor([[0.6, 0.4]], dtype=torch.float64, requires_grad=True)
+    worth = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
+    found = sampled_loss(
+        saliency,
+        torch.ones(1, 2, dtype=torch.bool),
+        50.0,
+        lambda cut: (cut * worth).sum(-1),
+        0.5,
+        20_000,
+        torch.Generator().manual_seed(0),
+    )
+    (slope,) = torch.autograd.grad(found.sum(), saliency)
+    width = 0.5 * math.sqrt(2)
+    swing = 2 * norm.pdf(math.log(0.6 / 0.4) / width) / width
+    np.testing.assert_allclose(slope[0].numpy(), [swing / 0.6, -swing / 0.4], rtol=0.04)
+
+
+def test_sampled_leaves_the_gradient_of_everything_else_at_the_hard_cut() -> None:
+    weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    saliency = torch.tensor(SALIENCY).double()
+    mask = torch.tensor(EXPLAINABLE)
+    found = sampled_loss(saliency, mask, 20.0, lambda cut: weight * cut[:, 0])
+    (slope,) = torch.autograd.grad(found.sum(), weight)
+    assert slope.item() == 1
 
 
 def test_an_unknown_gradient_lists_the_choices() -> None:
@@ -142,5 +309,5 @@ def test_an_unknown_gradient_lists_the_choices() -> None:
         soft_top_k(torch.tensor(SALIENCY), torch.tensor(EXPLAINABLE), 10.0, "sigmoidal")
     assert str(caught.value) == (
         "unknown top-k gradient 'sigmoidal'. Did you mean 'sigmoid'? "
-        "Choose from: sigmoid, straight-through."
+        "Choose from: entropic, perturbed, sigmoid, straight-through."
     )

@@ -89,7 +89,7 @@ def test_an_unknown_key_lists_the_choices_with_a_suggestion() -> None:
         (
             {"topk_gradient": "straight"},
             "unknown top-k gradient 'straight'. Did you mean 'straight-through'? "
-            "Choose from: sigmoid, straight-through.",
+            "Choose from: entropic, perturbed, sampled, sigmoid, straight-through.",
         ),
         (
             {"criteria": "sim,comp:0"},
