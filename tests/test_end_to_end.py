@@ -52,7 +52,7 @@ def make_config(folder: str) -> Callable[..., TrainConfig]:
             "validations": 1,
             "validation_rows": 32,
             "student_rows": 32,
-            "student_warmup": 2,
+            "student_life": 2,
         }
         return TrainConfig(**(given | values))
 

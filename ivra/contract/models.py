@@ -152,4 +152,6 @@ def tiny_student() -> ScaffoldedStudent:
     backbone = tiny("tiny-electra")
     module = InterpretableAttention(backbone.sizes, ("head", "layer")).double()
     study = make_batch(make_items([3, 2], 77))
-    return ScaffoldedStudent(backbone, module, repeat(study), rate=0.05, beta=5.0)
+    return ScaffoldedStudent(
+        lambda number: (backbone, module), repeat(study), rate=0.05, beta=5.0, life=10**6
+    )

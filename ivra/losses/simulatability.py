@@ -3,17 +3,37 @@
 Xie et al. 2024 (IvRA), equations 7, 14, 15; Fernandes et al. 2022 (SMaT), equations 6-9.
 """
 
-from typing import Self
+from typing import Annotated, Self
 
 import torch
+from pydantic import Field
+from torch import Tensor
 
 from ivra.attention import masked_softmax
 from ivra.losses.criterion import Criterion, Setup, Terms, View
 from ivra.losses.divergence import kl_divergence
 from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
-from ivra.shapes import Rows, Saliency, TokenMask
+from ivra.shapes import Rows, Saliency, TokenMask, TokenScores
 
 EPSILON = 1e-6
+SHARPER = 0.2
+"""Rise of :func:`log_spread` at which ``fixed_sharpness`` pulls as strongly as the term."""
+
+
+def _scores(saliency: Saliency, explainable: TokenMask) -> tuple[TokenScores, TokenScores]:
+    """``log r`` about its mean over a row's tokens with ``r > 0``, and its standard deviation
+    ``(B, 1)`` there."""
+    support = explainable & (saliency > 0)
+    count = support.sum(-1, keepdim=True).clamp_min(1)
+    scores = torch.where(support, saliency, 1.0).log()
+    scores = (scores - scores.sum(-1, keepdim=True) / count) * support
+    return scores, (scores.square().sum(-1, keepdim=True) / count).clamp_min(EPSILON).sqrt()
+
+
+def log_spread(saliency: Saliency, explainable: TokenMask) -> Tensor:
+    """How sharp the saliencies are: the mean over rows of the log of the standard deviation of
+    ``log r`` over a row's tokens with ``r > 0``. 0.1 more is scores scaled by about 1.1."""
+    return _scores(saliency, explainable)[1].log().mean()
 
 
 def fixed_sharpness(saliency: Saliency, explainable: TokenMask) -> Saliency:
@@ -23,13 +43,8 @@ def fixed_sharpness(saliency: Saliency, explainable: TokenMask) -> Saliency:
     ``softmax(sigma0 * s / sigma)`` with ``sigma0 = sigma`` a constant: equal to ``r``, and constant
     where the scores of a row are multiplied by a common factor. Tokens with ``r = 0`` stay out.
     """
-    support = explainable & (saliency > 0)
-    count = support.sum(-1, keepdim=True).clamp_min(1)
-    scores = torch.where(support, saliency, 1.0).log()
-    scores = (scores - scores.sum(-1, keepdim=True) / count) * support
-    variance = scores.square().sum(-1, keepdim=True) / count
-    spread = variance.clamp_min(EPSILON).sqrt()
-    return masked_softmax(scores * (spread.detach() / spread), support)
+    scores, spread = _scores(saliency, explainable)
+    return masked_softmax(scores * (spread.detach() / spread), explainable & (saliency > 0))
 
 
 def hypergradient_surrogate(teacher: Saliency, explainable: TokenMask, ahead: LookAhead) -> Rows:
@@ -61,17 +76,21 @@ class Simulatability(Criterion):
     follows the student's own progress, so it has no say in which iteration is kept.
 
     One step sees only one step far, and on its own prefers whatever makes that step long: a
-    saliency that is sharp, or far from the student's. So by default the saliency keeps its
-    sharpness and the guided part of the step its length; only their direction is learnt.
+    saliency that is sharp, or far from the student's. So by default the saliency gets no sharper
+    and the guided part of the step keeps its length; only their direction is learnt.
 
     Args:
         student: who is taught.
+        practice: steps of the student's own before each look ahead.
         pilot: differentiate at the student after the pilot step (else at the student as it is).
+        scale_free: judge the step whatever the size of the student's logits.
         fixed_length: the part of the step that the saliency causes keeps its length.
-        fixed_sharpness: the saliency keeps its sharpness, see :func:`fixed_sharpness`.
+        fixed_sharpness: leave the saliency as sharp as it is, see :func:`fixed_sharpness`; what it
+            gets sharper than at first by the way (steps that turn scores also lengthen them) is
+            pulled back, as strongly as the term pulls where :func:`log_spread` has risen by
+            :data:`SHARPER`.
         hypergradient: ``"central-difference"``, two more forward passes of the student, or
-            ``"exact"``, double backward. Models with quantised weights have no second
-            derivatives: they take the first, with a warning.
+            ``"exact"``, double backward, which quantised weights do not have.
     """
 
     name = "sim"
@@ -82,15 +101,19 @@ class Simulatability(Criterion):
     def __init__(
         self,
         student: Student,
+        practice: Annotated[int, Field(ge=1)] = 2,
         pilot: bool = True,
+        scale_free: bool = True,
         fixed_length: bool = True,
         fixed_sharpness: bool = True,
         hypergradient: Hypergradient = "central-difference",
     ) -> None:
         super().__init__()
         self.student = student
-        self.plan = Plan(pilot, fixed_length, hypergradient)
+        self.practice = practice
+        self.plan = Plan(pilot, scale_free, fixed_length, hypergradient)
         self.fixed_sharpness = fixed_sharpness
+        self._first_spread: float | None = None
         self._study: View | None = None
 
     @classmethod
@@ -98,20 +121,40 @@ class Simulatability(Criterion):
         return cls(setup.new_student(), **setup.options)
 
     def inner_step(self, view: View) -> None:
-        self._study = view.on(self.student.study_rows())
-        self.student.practise(self._study)
+        for _ in range(self.practice):
+            self._study = view.on(self.student.study_rows())
+            self.student.practise(self._study)
 
     def forward(self, view: View) -> Terms:
         if not len(view.batch):  # no model runs on no rows
             return Terms(sim=view.saliency.sum(-1))
         study = self._study or view.on(self.student.study_rows())
+        self._study = None
         ahead = self.student.look_ahead(study, view, self.plan)
         teacher = study.saliency
         if self.fixed_sharpness:
             teacher = fixed_sharpness(teacher, study.explainable)
         surrogate = hypergradient_surrogate(teacher, study.explainable, ahead).mean()
-        self._study = None
+        if self.fixed_sharpness:
+            surrogate = surrogate + self._hold(study, surrogate)
         return Terms(sim=ahead.loss + surrogate - surrogate.detach())
+
+    def _hold(self, study: View, surrogate: Tensor) -> Tensor:
+        """What pulls a saliency back that is sharper than it was at first, on the scale of the
+        surrogate's own gradient in ``log r``."""
+        spread = log_spread(study.saliency, study.explainable)
+        if self._first_spread is None:
+            self._first_spread = spread.item()
+        excess = max(0.0, spread.item() - self._first_spread)
+        if not excess:
+            return torch.zeros_like(spread)
+        pulls = [
+            (
+                study.saliency * torch.autograd.grad(term, study.saliency, retain_graph=True)[0]
+            ).norm()
+            for term in (surrogate, spread)
+        ]
+        return excess / SHARPER * (pulls[0] / pulls[1].clamp_min(1e-30)) * spread
 
     def metric(self, view: View) -> Rows:
         return self.student.agrees(view) if len(view.batch) else view.saliency.sum(-1)

@@ -18,12 +18,14 @@ class Plan(NamedTuple):
     """How a student looks ahead.
 
     ``pilot``: whether the held-out loss is taken after a step that is tried and taken back, or
-    at the student as it is. ``fixed_length``: whether the part of that step which the teacher's
-    saliency causes keeps its length whatever the saliency, so that it can be turned but not
-    stretched. ``method``: see :data:`Hypergradient`.
+    at the student as it is. ``scale_free``: whether the direction it is judged by ignores the size
+    of its logits. ``fixed_length``: whether the part of that step which the teacher's saliency
+    causes keeps its length whatever the saliency, so that it can be turned but not stretched.
+    ``method``: see :data:`Hypergradient`.
     """
 
     pilot: bool = True
+    scale_free: bool = True
     fixed_length: bool = True
     method: Hypergradient = "central-difference"
 
@@ -53,7 +55,7 @@ class Student(Protocol):
         ...
 
     def practise(self, study: "View") -> None:
-        """One gradient step on the teacher's predictions and saliency of ``study``."""
+        """One step of its training on the teacher's predictions and saliency of ``study``."""
         ...
 
     def look_ahead(self, study: "View", heldout: "View", plan: Plan) -> LookAhead:

@@ -95,11 +95,10 @@ class TrainConfig(BaseModel):
 
     student: str | None = Field(None, description="model of sim's student (default: the model)")
     student_rows: Count = Field(500, description="rows that sim's student learns from")
-    student_lr: Positive = Field(0.01, description="learning rate of the student's SGD")
-    student_warmup: Annotated[int, Field(ge=0)] | None = Field(
-        None,
-        description="AdamW steps in which sim's student learns before (default: 0, tiny: 2000)",
+    student_lr: Positive | None = Field(
+        None, description="learning rate of sim's student (default: 5e-5, or 1e-3 for a tiny model)"
     )
+    student_life: Count = Field(300, description="steps after which sim's student starts anew")
     student_beta: Positive = Field(5.0, description="weight of the student's divergence term")
 
     @field_validator("criteria")

@@ -63,7 +63,9 @@ class Loop:
     ``groups`` pairs parameters with their learning rates. ``objective(batch)`` computes what is
     minimised. ``validate()`` runs before the first step and ``validations`` times after, evenly
     spread, and the weights of the best are restored at the end; without it the last weights
-    stay. A validation score of ``enough`` ends the loop, and so does an interrupt (Ctrl-C).
+    stay. Where validation makes no claim, the mean of the weights after each of the last steps is
+    kept, a share ``averaged`` of all (0: the latest weights). An interrupt (Ctrl-C) ends the loop
+    as if its time were up.
     """
 
     stage: str
@@ -75,7 +77,7 @@ class Loop:
     weight_decay: float = 0.0
     validate: Callable[[], Validation] | None = None
     validations: int = 10
-    enough: float = math.inf
+    averaged: float = 0.0
     hooks: tuple[Hooks, ...] = ()
 
     def run(self, batches: Iterable[Batch]) -> Outcome:
@@ -90,17 +92,16 @@ class Loop:
         try:
             self._tell(lambda hook: hook.on_begin(self.stage, self.steps))
             self._validate(0, keeper)
-            steps = 0 if keeper.best_score >= self.enough else self.steps
-            for step, batch in enumerate(itertools.islice(batches, steps), start=1):
+            for step, batch in enumerate(itertools.islice(batches, self.steps), start=1):
                 terms = self._step(step, batch, optimizer)
                 done = step
                 scheduler.step()
+                if step > self.steps * (1 - self.averaged):
+                    keeper.average()
                 for hook in self.hooks:
                     hook.on_step(self.stage, step, terms)
                 if step in self._validation_steps():
                     self._validate(step, keeper)
-                if keeper.best_score >= self.enough:
-                    break
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -148,19 +149,24 @@ class Loop:
 
 
 class _BestKeeper:
-    """Holds a copy of the parameters at the best validation."""
+    """Holds a copy of the parameters at the best validation, and their mean over some steps."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self._parameters = parameters
         self._copies: list[Tensor] = []
+        self._means: list[Tensor] = []
+        self._count = 0
         self.best: Validation | None = None
         self.step = 0
 
-    @property
-    def best_score(self) -> float:
-        """Of the weights held; NaN where there is none."""
-        score = None if self.best is None else self.best.score
-        return math.nan if score is None else score
+    @torch.no_grad()
+    def average(self) -> None:
+        """Let the parameters as they are enter the mean."""
+        self._count += 1
+        if not self._means:
+            self._means = [torch.zeros_like(p) for p in self._parameters]
+        for mean, parameter in zip(self._means, self._parameters, strict=True):
+            mean.lerp_(parameter, 1 / self._count)
 
     def offer(self, step: int, validation: Validation) -> bool:
         if self.best is not None and not _better(validation.score, self.best.score):
@@ -181,8 +187,9 @@ class _BestKeeper:
     def restore(self) -> None:
         if self.best is None:
             return
+        kept = self._means if self._means and self.best.score is None else self._copies
         with torch.no_grad():
-            for parameter, copy in zip(self._parameters, self._copies, strict=True):
+            for parameter, copy in zip(self._parameters, kept, strict=True):
                 parameter.copy_(copy)
 
 

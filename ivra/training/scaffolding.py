@@ -4,7 +4,7 @@ Fernandes et al. 2022 (SMaT), equations 6-9; Xie et al. 2024 (IvRA), equations 1
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,107 +17,85 @@ from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.losses import LookAhead, Plan, View, kl_divergence
 from ivra.shapes import Logits, Rows, Saliency
-from ivra.training.loop import Loop, Objective, Validation
 
 DIFFERENCE_STEP = 0.01
 CLIP = 1.0
-"""Longest gradient of the student's SGD: a longer one makes it forget what it learnt."""
-EXAM_STEPS = 50
-"""Steps of the warm-up between two looks at what the student knows."""
+"""Longest gradient of a step of the student's."""
+
+Fresh = Callable[[int], tuple[Backbone, InterpretableAttention]]
+"""The student number 0, 1, 2, ...: a model that has not seen the task, and its module."""
 
 
 class ScaffoldedStudent:
-    """A classifier with an attention module of its own, trained by SGD on the teacher's word.
+    """A classifier with an attention module of its own, trained on the teacher's word.
 
     Its loss on a study batch is ``CE(S(x), y_hat) + beta KL(r, r*)`` (IvRA eq. 7), mean over
     rows, with ``r`` the teacher's saliency, ``r*`` its own and all its weights and coefficients
-    moving; a gradient longer than :data:`CLIP` is shortened to it. It runs without dropout, so
-    that the passes of a difference see one function.
+    moving: by AdamW, as those move that simulation accuracy is measured with. After ``life`` steps
+    a fresh student takes its place, so that the teacher learns to teach beginners and advanced
+    ones. It runs without dropout, so that the passes of a difference see one function.
 
     Args:
-        backbone: the student's model; its weights are trained here.
-        module: the student's attention module.
+        fresh: makes the students.
         study: an endless stream of batches, the rows it may learn from.
-        rate: learning rate of its SGD.
+        rate: its learning rate, of its own steps and of the pilot step (plain SGD).
         beta: weight of the divergence term.
+        life: steps of practice until the next student begins.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        module: InterpretableAttention,
-        study: Iterator[Batch],
-        rate: float,
-        beta: float,
+        self, fresh: Fresh, study: Iterator[Batch], rate: float, beta: float, life: int
     ) -> None:
-        self.backbone = backbone.eval()
-        self.module = module
         self.rate = rate
         self.beta = beta
+        self.life = life
+        self._fresh = fresh
         self._study = study
-        self._parameters = [*backbone.parameters(), *module.parameters()]
+        self._number = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        backbone, self.module = self._fresh(self._number)
+        self.backbone = backbone.eval()
+        self._number += 1
+        self._age = 0
+        self._parameters = [*self.backbone.parameters(), *self.module.parameters()]
         for parameter in self._parameters:
             parameter.requires_grad_(True)
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=self.rate, weight_decay=0.0)
 
     def study_rows(self) -> Batch:
         """The next batch of rows the student may learn from."""
         return next(self._study)
 
     def practise(self, study: View) -> None:
-        """One SGD step on ``study``."""
-        self._move(*self._step(study))
-
-    def warm_up(
-        self, view: Callable[[Batch], View], known: Sequence[Batch], steps: int, rate: float
-    ) -> bool:
-        """Learn the study rows by AdamW until the student knows something, before scaffolding.
-
-        Nothing can be told from how a model steps that predicts by chance: what it reads in a
-        token is arbitrary then, and the first improvement is often to look away. So it learns
-        until it agrees with the teacher on half of those ``known`` rows that always answering
-        the most frequent class gets wrong, or for ``steps`` steps. Whether it got that far.
-        """
-        with torch.no_grad():
-            exam = [view(batch) for batch in known]
-        share = torch.cat([seen.predictions for seen in exam]).bincount().max().item()
-        rows = sum(len(seen.batch) for seen in exam)
-
-        def objective(batch: Batch) -> Objective:
-            with torch.no_grad():
-                study = view(batch)
-            return Objective(self._loss(study)[0], {})
-
-        def validate() -> Validation:
-            right = sum(self.agrees(seen).sum().item() for seen in exam)
-            return Validation(right / rows, {"agreement": right / rows})
-
-        loop = Loop(
-            stage="warm-up",
-            groups=[(self._parameters, rate)],
-            objective=objective,
-            steps=steps,
-            validate=validate,
-            validations=math.ceil(steps / EXAM_STEPS),
-            enough=(1 + share / rows) / 2,
-        )
-        outcome = loop.run(self._study)
-        if outcome.interrupted:
-            raise KeyboardInterrupt
-        assert outcome.best is not None
-        assert outcome.best.score is not None
-        return outcome.best.score >= loop.enough
+        """One step of AdamW on ``study``; by a fresh student, if the old one's time is up."""
+        if self._age >= self.life:
+            self._begin()
+        gradient = self._study_gradient(study)
+        share = min(1.0, CLIP / max(_norm(gradient), 1e-30))
+        for parameter, slope in zip(self._parameters, gradient, strict=True):
+            parameter.grad = slope * share
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._age += 1
 
     def look_ahead(self, study: View, heldout: View, plan: Plan) -> LookAhead:
         """The pilot step on ``study``, taken back again, and the direction it is judged by.
 
-        The held-out loss is the cross-entropy with the teacher's predictions. Afterwards the
-        student is exactly as before.
+        The held-out loss is the cross-entropy with the teacher's predictions, the direction its
+        gradient, or with ``scale_free`` that of the cross-entropy of logits brought to standard
+        deviation 1. A beginner's logits are noise, whose cross-entropy falls first by making them
+        smaller: by looking away from all that matters. Afterwards the student is exactly as
+        before.
         """
-        step, rate = self._step(study)
-        with self._moved(step, rate if plan.pilot else 0.0), torch.enable_grad():
+        gradient = self._study_gradient(study)
+        rate = self.rate * min(1.0, CLIP / max(_norm(gradient), 1e-30))
+        with self._moved(gradient, -rate if plan.pilot else 0.0), torch.enable_grad():
             logits = self.backbone.encode(heldout.batch).logits
             loss = functional.cross_entropy(logits, heldout.predictions, reduction="none")
-            direction = self._gradient(loss.mean())
+            judged = functional.cross_entropy(_standard(logits), heldout.predictions)
+            direction = self._gradient(judged if plan.scale_free else loss.mean())
         if plan.fixed_length:
             direction = self._across(direction, study)
         saliency, slope = (
@@ -125,7 +103,7 @@ class ScaffoldedStudent:
             if plan.method == "exact"
             else self._difference_slope(study.batch, direction)
         )
-        return LookAhead(saliency, slope, -rate, self.beta, loss.detach())
+        return LookAhead(saliency, slope, rate, self.beta, loss.detach())
 
     @torch.no_grad()
     def agrees(self, view: View) -> Rows:
@@ -138,22 +116,14 @@ class ScaffoldedStudent:
         saliency = self.module(encoding.readings, batch.explainable, encoding.predictions)
         return encoding.logits, saliency
 
-    def _loss(self, study: View) -> tuple[Tensor, Tensor]:
-        """The student's loss on ``study``, and its divergence alone."""
-        logits, saliency = self._read(study.batch)
-        task = functional.cross_entropy(logits, study.predictions)
-        guide = self._guide(study, saliency)
-        return task + self.beta * guide, guide
+    def _study_gradient(self, study: View) -> list[Tensor]:
+        with torch.enable_grad():
+            logits, saliency = self._read(study.batch)
+            task = functional.cross_entropy(logits, study.predictions)
+            return self._gradient(task + self.beta * self._guide(study, saliency))
 
     def _guide(self, study: View, saliency: Saliency) -> Tensor:
         return kl_divergence(study.saliency.detach(), saliency, study.explainable).mean()
-
-    def _step(self, study: View) -> tuple[list[Tensor], float]:
-        """The gradient on ``study`` and by how much of it the parameters move: minus the rate,
-        less where the gradient is longer than :data:`CLIP`."""
-        with torch.enable_grad():
-            gradient = self._gradient(self._loss(study)[0])
-        return gradient, -self.rate * min(1.0, CLIP / max(_norm(gradient), 1e-30))
 
     def _across(self, direction: list[Tensor], study: View) -> list[Tensor]:
         """``direction`` without its part along the gradient of the divergence on ``study``.
@@ -210,6 +180,13 @@ class ScaffoldedStudent:
             with torch.no_grad():
                 for parameter, value in zip(self._parameters, saved, strict=True):
                     parameter.copy_(value)
+
+
+def _standard(logits: Logits) -> Logits:
+    """Logits about their mean over classes and rows, divided by the root of their mean square."""
+    centred = logits - logits.mean(-1, keepdim=True)
+    centred = centred - centred.mean(0)
+    return centred / centred.square().mean().clamp_min(1e-12).sqrt()
 
 
 def _dot(left: list[Tensor], right: list[Tensor]) -> float:

@@ -1,7 +1,6 @@
 """Stage 1 teaches the backbone the task, stage 2 trains by the criteria."""
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,8 +35,8 @@ from ivra.training.scaffolding import ScaffoldedStudent
 from ivra.training.student import new_student
 from ivra.training.task import Encoder
 
-EXAM_ROWS = 200
-"""Validation rows that say whether sim's student knows something yet."""
+AVERAGED = 0.4
+"""Share of the last steps whose weights are averaged where no criterion can select among them."""
 
 
 @torch.no_grad()
@@ -166,6 +165,7 @@ class CriteriaStage:
             clip=config.clip,
             validate=self.validate,
             validations=config.validations,
+            averaged=AVERAGED,
             hooks=self.hooks,
         )
         stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
@@ -237,25 +237,14 @@ class CriteriaStage:
         return lambda step: 1.0
 
     def _new_student(self) -> Student:
-        """A student of the teacher's architecture, and study rows that stage 2 will not see."""
+        """Students of the teacher's architecture, and study rows that stage 2 will not see."""
         config = self.config
-        backbone, module = new_student(config, self.backbone, config.seed + 1)
         count = min(config.student_rows, len(self.train) // 2)
         study, self.train = self.train[:count], self.train[count:]
-        stream = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
-        student = ScaffoldedStudent(
-            backbone, module, stream, config.student_lr, config.student_beta
+        return ScaffoldedStudent(
+            fresh=lambda n: new_student(config, self.backbone, config.seed + 1 + 1000 * n),
+            study=endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n)),
+            rate=config.student_lr or (1e-3 if config.is_tiny else 5e-5),
+            beta=config.student_beta,
+            life=config.student_life,
         )
-        warmup = config.student_warmup
-        if warmup is None:
-            warmup = 2000 if config.is_tiny else 0
-        if warmup:
-            known = list(self.encoder.batches(self.valid[:EXAM_ROWS]))
-            rate = 1e-3 if config.is_tiny else 5e-5
-            if not student.warm_up(self.view, known, warmup, rate):
-                warnings.warn(
-                    f"sim's student still answers almost as by chance after {warmup} steps of "
-                    "warm-up: its gradient may mislead; raise student_warmup or student_rows",
-                    stacklevel=2,
-                )
-        return student

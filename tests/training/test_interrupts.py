@@ -55,7 +55,7 @@ def config(folder: str) -> Callable[..., TrainConfig]:
             "validations": 2,
             "validation_rows": 8,
             "student_rows": 8,
-            "student_warmup": 2,
+            "student_life": 2,
         }
         return TrainConfig(**(given | values))
 
@@ -176,7 +176,7 @@ def test_while_criteria_are_built(
     assert record["criteria"] == {"steps": 0, "best_step": 0, "best": None}
 
 
-def test_while_the_student_warms_up(
+def test_while_the_student_practises(
     config: Callable[..., TrainConfig], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_at(monkeypatch, ScaffoldedStudent, "_loss", {2})
