@@ -124,6 +124,8 @@ def clustering_loss(distances: Pairs, classes: Labels) -> Rows:
     paper's would push the rows of a class apart. Where a row has no partner of its class, or none
     of another, that side counts as 0.
     """
+    if len(distances) == 0:
+        return distances.sum(-1)
     same = classes[:, None] == classes[None]
     other = ~same
     same = same & ~torch.eye(len(classes), dtype=torch.bool, device=classes.device)

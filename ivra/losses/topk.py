@@ -12,7 +12,7 @@ CUT_GRADIENTS = ("straight-through", "sigmoid", "entropic", "perturbed")
 """What :func:`soft_top_k` knows."""
 TOPK_GRADIENTS = (*CUT_GRADIENTS, "sampled")
 """These, and :func:`sampled_loss`."""
-SAMPLES = 2
+SAMPLES = 8
 """Perturbations that ``"perturbed"`` and ``"sampled"`` average over."""
 
 

@@ -19,6 +19,7 @@ from ivra.losses import (
     Consistency,
     View,
     batch_consistency,
+    clustering_loss,
     consistency_loss,
     hidden_distances,
     saliency_divergences,
@@ -371,6 +372,13 @@ def test_half_precision_is_computed_in_float32(
     )
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), exact.numpy(), rtol=2e-3, atol=1e-5)
+
+
+def test_clustering_of_no_rows_keeps_the_graph() -> None:
+    distances = torch.zeros(0, 0, requires_grad=True)
+    found = clustering_loss(distances, torch.zeros(0, dtype=torch.long))
+    assert found.shape == (0,)
+    assert found.requires_grad
 
 
 def test_clustering_draws_a_class_together_and_classes_apart(batch: MakeBatch) -> None:
