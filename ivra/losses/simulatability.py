@@ -20,7 +20,7 @@ SHARPER = 0.2
 """Rise of :func:`log_spread` at which ``fixed_sharpness`` pulls as strongly as the term."""
 
 
-def _scores(saliency: Saliency, explainable: TokenMask) -> tuple[TokenScores, TokenScores]:
+def _scores(saliency: Saliency, explainable: TokenMask) -> tuple[TokenScores, Tensor]:
     """``log r`` about its mean over a row's tokens with ``r > 0``, and its standard deviation
     ``(B, 1)`` there."""
     support = explainable & (saliency > 0)

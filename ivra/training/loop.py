@@ -63,9 +63,7 @@ class Loop:
     ``groups`` pairs parameters with their learning rates. ``objective(batch)`` computes what is
     minimised. ``validate()`` runs before the first step and ``validations`` times after, evenly
     spread, and the weights of the best are restored at the end; without it the last weights
-    stay. Where validation makes no claim, the mean of the weights after each of the last steps is
-    kept, a share ``averaged`` of all (0: the latest weights). An interrupt (Ctrl-C) ends the loop
-    as if its time were up.
+    stay. An interrupt (Ctrl-C) ends the loop as if its time were up.
     """
 
     stage: str
@@ -77,7 +75,6 @@ class Loop:
     weight_decay: float = 0.0
     validate: Callable[[], Validation] | None = None
     validations: int = 10
-    averaged: float = 0.0
     hooks: tuple[Hooks, ...] = ()
 
     def run(self, batches: Iterable[Batch]) -> Outcome:
@@ -96,8 +93,6 @@ class Loop:
                 terms = self._step(step, batch, optimizer)
                 done = step
                 scheduler.step()
-                if step > self.steps * (1 - self.averaged):
-                    keeper.average()
                 for hook in self.hooks:
                     hook.on_step(self.stage, step, terms)
                 if step in self._validation_steps():
@@ -149,24 +144,13 @@ class Loop:
 
 
 class _BestKeeper:
-    """Holds a copy of the parameters at the best validation, and their mean over some steps."""
+    """Holds a copy of the parameters at the best validation."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self._parameters = parameters
         self._copies: list[Tensor] = []
-        self._means: list[Tensor] = []
-        self._count = 0
         self.best: Validation | None = None
         self.step = 0
-
-    @torch.no_grad()
-    def average(self) -> None:
-        """Let the parameters as they are enter the mean."""
-        self._count += 1
-        if not self._means:
-            self._means = [torch.zeros_like(p) for p in self._parameters]
-        for mean, parameter in zip(self._means, self._parameters, strict=True):
-            mean.lerp_(parameter, 1 / self._count)
 
     def offer(self, step: int, validation: Validation) -> bool:
         if self.best is not None and not _better(validation.score, self.best.score):
@@ -187,9 +171,8 @@ class _BestKeeper:
     def restore(self) -> None:
         if self.best is None:
             return
-        kept = self._means if self._means and self.best.score is None else self._copies
         with torch.no_grad():
-            for parameter, copy in zip(self._parameters, kept, strict=True):
+            for parameter, copy in zip(self._parameters, self._copies, strict=True):
                 parameter.copy_(copy)
 
 

@@ -35,9 +35,6 @@ from ivra.training.scaffolding import ScaffoldedStudent
 from ivra.training.student import new_student
 from ivra.training.task import Encoder
 
-AVERAGED = 0.4
-"""Share of the last steps whose weights are averaged where no criterion can select among them."""
-
 
 @torch.no_grad()
 def accuracy(backbone: Backbone, encoder: Encoder, items: Sequence[Item]) -> float:
@@ -165,7 +162,6 @@ class CriteriaStage:
             clip=config.clip,
             validate=self.validate,
             validations=config.validations,
-            averaged=AVERAGED,
             hooks=self.hooks,
         )
         stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
