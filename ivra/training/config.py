@@ -98,7 +98,7 @@ class TrainConfig(BaseModel):
     student_lr: Positive | None = Field(
         None, description="learning rate of sim's student (default: 5e-5, or 1e-3 for a tiny model)"
     )
-    student_life: Count = Field(300, description="steps after which sim's student starts anew")
+    student_life: Count = Field(480, description="steps after which sim's student starts anew")
     student_beta: Positive = Field(5.0, description="weight of the student's divergence term")
 
     @field_validator("criteria")

@@ -179,10 +179,12 @@ def test_while_criteria_are_built(
 def test_while_the_student_practises(
     config: Callable[..., TrainConfig], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_at(monkeypatch, ScaffoldedStudent, "_loss", {2})
+    interrupt_at(monkeypatch, ScaffoldedStudent, "_study_gradient", {2})
     given = config(criteria="sim", finetune="never")
     record = usable(runs, train(given, output=runs, name="cut"))
-    assert record["criteria"] == {"steps": 0, "best_step": 0, "best": None}
+    criteria = record["criteria"]
+    assert isinstance(criteria, dict)
+    assert criteria["steps"] == 0
 
 
 @pytest.mark.parametrize(
