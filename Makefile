@@ -31,7 +31,7 @@ $(VENV)/.installed-dev: setup.cfg constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 demo: $(VENV)/.installed
-	$(BIN)/ivra train --criteria comp,suff --name $(DEMO)
+	$(BIN)/ivra train --criteria comp,suff --epochs 3 --name $(DEMO)
 	$(BIN)/ivra eval --students 1 --html runs/latest/report.html
 	@echo "The page is at $(CURDIR)/runs/$(DEMO)/report.html"
 

@@ -17,6 +17,8 @@ from ivra.training import TrainConfig
 OWN = {"sim": "sim", "comp": "comp", "suff": "suff", "cons": "cons"}
 BASELINES = ("untrained", "attention", "attention-last", "random")
 METRICS = ("accuracy", "aopc", "cons", "plausibility")
+EPOCHS = {"sim": 12.0}
+"""Of stage 2 where not the default: ``sim`` sees more than two generations of students."""
 
 
 def cells(criteria: list[str], seeds: list[int]) -> list[Cell]:
@@ -24,7 +26,7 @@ def cells(criteria: list[str], seeds: list[int]) -> list[Cell]:
     return [
         Cell(
             group=name,
-            training=TrainConfig(criteria=name, seed=seed),
+            training=TrainConfig(criteria=name, seed=seed, epochs=EPOCHS.get(name, 6.0)),
             evaluation=EvalConfig(metrics=(*METRICS, *(["sim"] if name == "sim" else []))),
         )
         for seed in seeds

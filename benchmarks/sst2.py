@@ -71,6 +71,7 @@ def main() -> None:
                     levels=LEVELS[levels],
                     lr=0.05,
                     removal="embedding",
+                    topk_gradient="sigmoid",
                     max_steps=arguments.steps,
                     max_length=arguments.max_length,
                     validations=3,
