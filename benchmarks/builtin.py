@@ -19,15 +19,21 @@ BASELINES = ("untrained", "attention", "attention-last", "random")
 METRICS = ("accuracy", "aopc", "cons", "plausibility")
 EPOCHS = {"sim": 12.0}
 """Of stage 2 where not the default: ``sim`` sees more than two generations of students."""
+STUDENT_EPOCHS = 60.0
+"""Twice the default: after 30, many a student from scratch has only just begun to learn."""
 
 
-def cells(criteria: list[str], seeds: list[int]) -> list[Cell]:
+def cells(criteria: list[str], seeds: list[int], students: int) -> list[Cell]:
     """Criteria x seeds; students are taught only where simulatability was trained for."""
     return [
         Cell(
             group=name,
             training=TrainConfig(criteria=name, seed=seed, epochs=EPOCHS.get(name, 6.0)),
-            evaluation=EvalConfig(metrics=(*METRICS, *(["sim"] if name == "sim" else []))),
+            evaluation=EvalConfig(
+                metrics=(*METRICS, *(["sim"] if name == "sim" else [])),
+                students=students,
+                student_epochs=STUDENT_EPOCHS,
+            ),
         )
         for seed in seeds
         for name in criteria
@@ -56,11 +62,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/builtin"))
     parser.add_argument("--criteria", default="comp,suff,cons,sim")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--students", type=int, default=3, help="of sim, for each explainer")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     names = arguments.criteria.split(",")
     results: dict[str, list[dict]] = {name: [] for name in names}
-    for cell in cells(names, [int(seed) for seed in arguments.seeds.split(",")]):
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    for cell in cells(names, seeds, arguments.students):
         result = run_cell(cell, arguments.output, arguments.runs)
         results[cell.group].append(result)
         metric = OWN[cell.group]

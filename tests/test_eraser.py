@@ -20,7 +20,7 @@ import ivra
 from ivra.cli.main import main
 from ivra.data import Row, read_rows
 from ivra.training import Run, TrainConfig, load_run, train
-from ivra.training.run import save_backbone
+from ivra.training.run import save_weights
 
 torch.set_num_threads(1)
 
@@ -317,7 +317,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         for parameter in run.backbone.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(4)
-    save_backbone(run.path, run.backbone)
+    save_weights(run.path, run.module, run.backbone)
     return load_run(run.path)
 
 
