@@ -1,17 +1,20 @@
 """The contract: its clauses by name, and the verdicts on a criterion."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from ivra.contract import gradients, values
 from ivra.contract.trial import Broken, Make, NotApplicable, Trial
 from ivra.errors import unknown_name
 
-Clause = Callable[[Trial], None]
+Clause = Callable[[Trial], str | None]
+"""Raises what does not hold; may say under which conditions it does."""
 
 CLAUSES: dict[str, Clause] = {
     "shape": values.shape,
     "finite": values.finite,
+    "metric": values.metric,
     "graph": gradients.graph,
     "derivative": gradients.derivative,
     "repeats": values.repeats,
@@ -43,7 +46,7 @@ class Verdict(NamedTuple):
 def judge(clause: str, trial: Trial) -> Verdict:
     """The verdict of one clause of :data:`CLAUSES`."""
     try:
-        CLAUSES[clause](trial)
+        under = CLAUSES[clause](trial)
     except NotApplicable as reason:
         return Verdict(clause, "not applicable", str(reason))
     except Broken as error:
@@ -51,19 +54,24 @@ def judge(clause: str, trial: Trial) -> Verdict:
     except Exception as error:  # noqa: BLE001 - a plugin may fail in any way it likes
         said = " ".join(str(error).split())
         return Verdict(clause, "fail", f"expected values, got {type(error).__name__}: {said}")
-    return Verdict(clause, "pass", CLAUSES[clause].__doc__ or clause)
+    return Verdict(clause, "pass", f"{CLAUSES[clause].__doc__}{under or ''}")
 
 
-def check_criterion(make: Make, clauses: Sequence[str] = tuple(CLAUSES)) -> list[Verdict]:
+def check_criterion(
+    make: Make,
+    clauses: Sequence[str] = tuple(CLAUSES),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Verdict]:
     """Hold a criterion to the contract.
 
     It is shown a stand-in model of float64 numbers, and where padding and removal are at stake
     a tiny ELECTRA and GPT-2 with random weights. A few seconds, no download.
 
     Args:
-        make: builds it from a :class:`~ivra.losses.Setup`: ``MyCriterion.build``, or
-            ``lambda setup: MyCriterion(margin=2.0)`` for one with options.
+        make: builds it from a :class:`~ivra.losses.Setup`: ``MyCriterion.build``, or a function
+            that hands ``setup.options`` on.
         clauses: of :data:`CLAUSES`; all by default.
+        options: what a user would set of it.
 
     Raises:
         IvraError: an unknown clause.
@@ -71,4 +79,4 @@ def check_criterion(make: Make, clauses: Sequence[str] = tuple(CLAUSES)) -> list
     for clause in clauses:
         if clause not in CLAUSES:
             raise unknown_name("clause", clause, list(CLAUSES))
-    return [judge(clause, Trial(make)) for clause in clauses]
+    return [judge(clause, Trial(make, options=options)) for clause in clauses]

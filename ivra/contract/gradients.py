@@ -1,22 +1,29 @@
 """Clauses on the gradient of a criterion in the saliency."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.nn import functional
 
+from ivra.contract.models import calm_student
 from ivra.contract.trial import Broken, Stage, Trial, projected
-from ivra.contract.values import learn, steep
-from ivra.losses import TOPK_GRADIENTS, Terms, View
+from ivra.contract.values import learn, slopes, steep
+from ivra.errors import IvraError
+from ivra.losses import CUT_GRADIENTS, Criterion, Terms, View
+from ivra.losses.options import checked_values
+from ivra.shapes import Saliency
 
 STEP = 1e-4
 LONGEST = 4
 """Tokens of a row that is differentiated one token at a time."""
 SAME_WAY = 0.95
 """Least cosine between an approximate gradient and the difference quotient."""
+DRAWS = 8
+"""Seeds over which a gradient that is drawn is averaged."""
 KINDS = ("exact", "cut", "approximate")
 
 
@@ -26,10 +33,37 @@ def graph(trial: Trial) -> None:
         raise Broken("expected a gradient in the saliency that is not 0, got 0 for every token")
 
 
-def derivative(trial: Trial) -> None:
+def derivative(trial: Trial) -> str:
     """the gradient in the saliency is what the criterion says it is"""
-    kind = trial.criterion().derivative
-    trial = replace(trial, lengths=tuple(min(length, LONGEST) for length in trial.lengths))
+    criterion = trial.criterion()
+    declared = _declared(criterion)
+    trial = replace(
+        trial,
+        lengths=tuple(min(length, LONGEST) for length in trial.lengths),
+        options={**trial.options, **declared},
+        new_student=calm_student,
+    )
+    under = ", ".join(f"{name} = {value}" for name, value in declared.items())
+    under = f" (with {under})" if under else ""
+    try:
+        _derivative(trial, criterion.derivative)
+    except Broken as error:
+        raise Broken(f"{error}{under}") from error
+    return under
+
+
+def _declared(criterion: Criterion) -> dict[str, Any]:
+    """The criterion's ``derivative_options``, if it has such options."""
+    declared = criterion.derivative_options
+    if not isinstance(declared, Mapping):
+        raise Broken(f"expected derivative_options to be a mapping, got {type(declared).__name__}")
+    try:
+        return checked_values(criterion.name, criterion.options(), declared)
+    except IvraError as error:
+        raise Broken(f"expected derivative_options that it has and takes, got: {error}") from error
+
+
+def _derivative(trial: Trial, kind: str) -> None:
     if kind not in KINDS:
         raise Broken(f"expected derivative to be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "exact":
@@ -37,9 +71,10 @@ def derivative(trial: Trial) -> None:
     elif kind == "approximate":
         _approximate(trial)
     else:
-        _exact_behind_the_cut(trial)
-        for gradient in TOPK_GRADIENTS:
+        _exact_behind_the_cut(trial.with_gradient(CUT_GRADIENTS[0]))
+        for gradient in CUT_GRADIENTS:
             _cut(trial.with_gradient(gradient))
+        _whole(trial.with_gradient("sampled"))
 
 
 def _scores(views: Sequence[View]) -> list[Tensor]:
@@ -118,24 +153,58 @@ def _cut(trial: Trial) -> None:
         )
 
 
+def _whole(trial: Trial) -> None:
+    """From the terms to the saliency, over several draws: the way the terms go themselves.
+
+    For a gradient that asks what the loss of whole cuts is, and so reaches no keep.
+    """
+    if any(keep.requires_grad for keep in _played(trial).keeps):
+        _cut(trial)
+        return
+    agreed, moved = 0.0, False
+    for draw in range(DRAWS):
+        drawn = replace(trial, seed=trial.seed + draw)
+        view = drawn.view()
+        saliency = view.saliency.detach()
+        (slope,) = slopes(drawn.terms(view).total().sum(), [view])
+        jump = torch.zeros_like(saliency)
+        for place in range(saliency.shape[1]):
+            low, high = (
+                drawn.terms(Stage(drawn.model()).view(drawn.batch, lifted)).total().detach()
+                for lifted in _lifted(view, place)
+            )
+            jump[:, place] = high - low
+        moved = moved or bool((jump != 0).any())
+        agreed += float((slope * saliency * jump).sum())
+    if moved and not agreed > 0:
+        raise Broken(
+            "expected a gradient with the sign of what the terms do when a token's saliency "
+            f"rises, got the opposite on average over {DRAWS} draws ({trial.gradient})"
+        )
+
+
+def _lifted(view: View, place: int) -> Iterator[Saliency]:
+    """The saliency with that of one place at the least, then at the most."""
+    saliency = view.saliency.detach()
+    for share in (1e-9, 2.0):
+        lifted = saliency.clone()
+        lifted[:, place] = share * saliency.amax(-1)
+        yield torch.where(view.explainable, lifted, 0.0).requires_grad_()
+
+
 def _jumps(trial: Trial, view: View) -> list[Tensor]:
     """For each keep: its change at a token whose saliency goes from the least to the most."""
-    saliency = view.saliency.detach()
-    ends = []
-    for share in (1e-9, 2.0):
-        found: list[Tensor] = []
-        for place in range(saliency.shape[1]):
-            lifted = saliency.clone()
-            lifted[:, place] = share * saliency.amax(-1)
-            lifted = torch.where(view.explainable, lifted, 0.0).requires_grad_()
+    changes: list[Tensor] = []
+    for place in range(view.saliency.shape[1]):
+        ends = []
+        for lifted in _lifted(view, place):
             stage = Stage(trial.model())
             trial.terms(stage.view(trial.batch, lifted))
-            kept = [keep for keep in stage.keeps if keep.requires_grad]
-            found = found or [torch.zeros_like(saliency) for _ in kept]
-            for change, keep in zip(found, kept, strict=True):
-                change[:, place] = keep.detach()[:, place]
-        ends.append(found)
-    return [high - low for low, high in zip(*ends, strict=True)]
+            ends.append([keep.detach() for keep in stage.keeps if keep.requires_grad])
+        changes = changes or [torch.zeros_like(view.saliency.detach()) for _ in ends[0]]
+        for change, low, high in zip(changes, *ends, strict=True):
+            change[:, place] = high[:, place] - low[:, place]
+    return changes
 
 
 def _approximate(trial: Trial) -> None:

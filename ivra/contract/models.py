@@ -149,9 +149,26 @@ def tiny(name: str) -> Backbone:
 
 def tiny_student() -> ScaffoldedStudent:
     """A student in float64 that learns from the same two rows at every step."""
+    return _student(tiny("tiny-electra"), rate=0.05, beta=5.0)
+
+
+def calm_student() -> ScaffoldedStudent:
+    """The same with weights so small that its gradient is shorter than 1.
+
+    A longer one is shortened, by a factor that the hypergradient takes as a constant: it is not
+    the derivative there.
+    """
     backbone = tiny("tiny-electra")
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(0.1)
+    return _student(backbone, rate=0.5, beta=1.0)
+
+
+def _student(backbone: Backbone, rate: float, beta: float) -> ScaffoldedStudent:
     module = InterpretableAttention(backbone.sizes, ("head", "layer")).double()
     study = make_batch(make_items([3, 2], 77))
     return ScaffoldedStudent(
-        lambda number: (backbone, module), repeat(study), rate=0.05, beta=5.0, life=10**6
+        lambda number: (backbone, module), repeat(study), rate=rate, beta=beta, life=10**6
     )

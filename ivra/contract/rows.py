@@ -67,6 +67,12 @@ def pick(batch: Batch, rows: Sequence[int]) -> Batch:
     return replace(batch, items=tuple(batch.items[row] for row in rows), **chosen)
 
 
+def marked(item: Item) -> Item:
+    """The same row with its second and its third explainable token marked, no other."""
+    places = [place for place, yes in enumerate(item.explainable) if yes][1:3]
+    return item._replace(rationale=[place in places for place in range(len(item.explainable))])
+
+
 def unlabelled(batch: Batch) -> Batch:
     """The same rows without labels, and annotated by nobody."""
     return replace(

@@ -1,8 +1,9 @@
 """One criterion on trial: built anew for every question, so that nothing is remembered."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from ivra.attention import masked_softmax
 from ivra.contract.models import Kind, Model, StandIn, tiny_student
 from ivra.contract.rows import make_batch, make_items
 from ivra.data import Batch, Item
-from ivra.losses import AOPC_BINS, Criterion, Setup, Terms, View, check_terms
+from ivra.losses import AOPC_BINS, Criterion, Setup, Student, Terms, View, check_terms
 from ivra.shapes import Logits, Rows, Saliency, TokenScores
 
 Make = Callable[[Setup], Criterion]
@@ -90,6 +91,8 @@ class Values:
 class Trial:
     """A criterion and the rows it is tried on.
 
+    ``options`` are what a user would have set of it, ``new_student`` gives whom it scaffolds.
+
     Every value is that of a criterion built anew from one seed, so that two of them differ only
     if what was shown differs.
     """
@@ -98,6 +101,8 @@ class Trial:
     lengths: tuple[int, ...] = (3, 7, 1, 5)
     seed: int = 0
     gradient: str = "straight-through"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    new_student: Callable[[], Student] = tiny_student
 
     @property
     def items(self) -> list[Item]:
@@ -124,7 +129,11 @@ class Trial:
     def criterion(self, dtype: torch.dtype = torch.float64) -> Criterion:
         """One built anew, its own parameters in ``dtype``."""
         setup = Setup(
-            seed=self.seed, bins=AOPC_BINS, gradient=self.gradient, new_student=tiny_student
+            seed=self.seed,
+            bins=AOPC_BINS,
+            gradient=self.gradient,
+            new_student=self.new_student,
+            options=self.options,
         )
         with self._seeded():
             return self.make(setup).to(dtype)
@@ -136,18 +145,24 @@ class Trial:
             return check_terms(chosen, chosen(view), len(view.batch))
 
     def metric(self, view: View, criterion: Criterion | None = None) -> Tensor:
-        """``metric(view)`` as validation calls it, without gradients."""
+        """``metric(view)`` as validation calls it, without gradients; NaN where it is undefined.
+
+        Raises:
+            Broken: another shape than ``(B,)``, or an infinite value.
+        """
         chosen = criterion or self.criterion(view.saliency.dtype)
         with self._seeded(), torch.no_grad():
-            return chosen.metric(view)
+            metric = chosen.metric(view)
+        if metric.shape != (len(view.batch),):
+            raise Broken(f"expected a metric ({len(view.batch)},), got {tuple(metric.shape)}")
+        if bool(metric.isinf().any()):
+            raise Broken(f"expected a metric that is finite or NaN, got {metric.tolist()}")
+        return metric
 
     def values(self, view: View) -> Values:
         """Terms and metric, without gradients."""
         terms = {name: value.detach() for name, value in self.terms(view).items()}
-        metric = self.metric(view)
-        if metric.shape != (len(view.batch),):
-            raise Broken(f"expected a metric ({len(view.batch)},), got {tuple(metric.shape)}")
-        return Values(terms, metric)
+        return Values(terms, self.metric(view))
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
@@ -163,7 +178,7 @@ def projected(scores: Tensor, batch: Batch) -> Saliency:
 
 
 def compare(expected: Values, found: Values, tolerance: float = 1e-6) -> None:
-    """Check that both say the same of every row.
+    """Check that both say the same of every row; a metric that is NaN (undefined) in both does.
 
     Raises:
         Broken: naming the term, the row and both numbers of the largest difference.
@@ -175,6 +190,7 @@ def compare(expected: Values, found: Values, tolerance: float = 1e-6) -> None:
         a, b = one.double(), other.double()
         apart = (a - b).abs() / (1 + a.abs())
         apart = torch.where(torch.isfinite(apart), apart, torch.inf)
+        apart = torch.where(a.isnan() & b.isnan(), 0.0, apart)
         if len(apart) and float(apart.max()) > tolerance:
             row = int(apart.argmax())
             raise Broken(f"expected {what} {a[row]:.6g} in row {row}, got {b[row]:.6g}")

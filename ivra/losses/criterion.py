@@ -129,6 +129,9 @@ class Criterion(nn.Module, ABC):
     """Whether the terms of a row depend on the other rows of its batch."""
     derivative: ClassVar[Derivative] = "exact"
     """What the gradient in the saliency is, see :data:`Derivative`."""
+    derivative_options: ClassVar[Mapping[str, object]] = {}
+    """Options under which that holds, where under others the gradient is something else on
+    purpose."""
     needs_rationale: ClassVar[bool] = False
     """Whether training rows with a rationale are needed."""
 

@@ -3,7 +3,8 @@
 Xie et al. 2024 (IvRA), equations 7, 14, 15; Fernandes et al. 2022 (SMaT), equations 6-9.
 """
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -77,7 +78,11 @@ class Simulatability(Criterion):
 
     One step sees only one step far, and on its own prefers whatever makes that step long: a
     saliency that is sharp, or far from the student's. So by default the saliency gets no sharper
-    and the guided part of the step keeps its length; only their direction is learnt.
+    and the guided part of the step keeps its length; only their direction is learnt. The gradient
+    is then a projection of the hypergradient, not the derivative of the term
+    (``derivative_options`` says when it is); without the pilot step the term does not depend on
+    the saliency at all. Nor is it the derivative where the student shortens its gradient: the
+    factor is taken as a constant.
 
     Args:
         student: who is taught.
@@ -97,6 +102,12 @@ class Simulatability(Criterion):
     better = "higher"
     selects = False
     derivative = "approximate"
+    derivative_options: ClassVar[Mapping[str, object]] = {
+        "pilot": True,
+        "scale_free": False,
+        "fixed_length": False,
+        "fixed_sharpness": False,
+    }
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """A broken plugin of each kind is caught by the clause meant for it; a sound one by none."""
 
 import random
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,7 +11,16 @@ from torch.nn import functional
 from ivra.contract import CLAUSES, Trial, judge
 from ivra.contract.models import Tiny
 from ivra.data import Batch
-from ivra.losses import Criterion, Sufficiency, Terms, View, top_k
+from ivra.losses import (
+    CUT_GRADIENTS,
+    Comprehensiveness,
+    Criterion,
+    Simulatability,
+    Sufficiency,
+    Terms,
+    View,
+    top_k,
+)
 
 torch.set_num_threads(1)
 
@@ -40,6 +50,28 @@ class Column(Sound):
 class ScalarMetric(Sound):
     def metric(self, view: View) -> Tensor:
         return super().rows(view).mean()
+
+
+class InfiniteMetric(Sound):
+    def metric(self, view: View) -> Tensor:
+        return 1 / (view.saliency.sum(-1) - view.saliency.sum(-1))
+
+
+class NeverDefined(Sound):
+    def metric(self, view: View) -> Tensor:
+        return torch.full_like(super().rows(view), torch.nan)
+
+
+class DefinedOnceInABatch(Sound):
+    def metric(self, view: View) -> Tensor:
+        own = super().rows(view)
+        return torch.where(torch.arange(len(own)) == 0, own, torch.nan)
+
+
+class UndefinedOnTheLeft(Sound):
+    def metric(self, view: View) -> Tensor:
+        own = super().rows(view)
+        return torch.where(view.batch.attention_mask[:, 0], own, torch.nan)
 
 
 class LogOfZero(Sound):
@@ -84,6 +116,29 @@ class Undeclared(Sound):
     derivative = "exactly"  # type: ignore[assignment]
 
 
+class OptionItLacks(Sound):
+    derivative_options: ClassVar = {"smooth": True}
+
+
+class NoMapping(Sound):
+    derivative_options = ("smooth",)  # type: ignore[assignment]
+
+
+class Crooked(OtherGradient):
+    """The derivative with ``smooth`` alone."""
+
+    def __init__(self, smooth: bool = False) -> None:
+        super().__init__()
+        self.smooth = smooth
+
+    def rows(self, view: View) -> Tensor:
+        return Sound.rows(self, view) if self.smooth else super().rows(view)
+
+
+class Smooth(Crooked):
+    derivative_options: ClassVar = {"smooth": True}
+
+
 class Cut(Sound):
     """Sufficiency of the top half, sound."""
 
@@ -117,6 +172,14 @@ class CutWithoutGradient(Cut):
 class Doubled(Cut):
     def keep(self, view: View, top: Tensor) -> Tensor:
         return 2 * super().keep(view, top)
+
+
+class SampledBackwards(Comprehensiveness):
+    def forward(self, view: View) -> Terms:
+        found = super().forward(view)["comp"]
+        if any(self._cuts._gradient == name for name in CUT_GRADIENTS):
+            return Terms(comp=found)
+        return Terms(comp=2 * found.detach() - found)
 
 
 class Random(Sound):
@@ -207,6 +270,11 @@ CAUGHT = [
     ("shape", MeanOfRows, "of shape (): expected one loss a row, (4,)"),
     ("shape", Column, "of shape (4, 1): expected one loss a row, (4,)"),
     ("shape", ScalarMetric, "expected a metric (4,), got ()"),
+    ("finite", InfiniteMetric, "expected a metric that is finite or NaN, got [inf"),
+    ("metric", NeverDefined, "several tokens, some of them marked, got [nan, nan, nan, nan, nan]"),
+    ("metric", DefinedOnceInABatch, "nan, nan, nan, nan]"),
+    ("padding side", UndefinedOnTheLeft, "expected the metric"),
+    ("one by one", DefinedOnceInABatch, "in row 0, got nan"),
     ("finite", LogOfZero, "not finite (nan in row"),
     ("finite", RootOfZero, "expected a finite gradient in the saliency, got inf"),
     ("graph", Detached, "expected terms that carry a gradient, got constants"),
@@ -214,6 +282,10 @@ CAUGHT = [
     ("derivative", OtherGradient, "expected the derivative of the terms"),
     ("derivative", Uphill, "got cosine -1.000"),
     ("derivative", Undeclared, "exact, cut, approximate, got 'exactly'"),
+    ("derivative", OptionItLacks, "that it has and takes, got: criterion 'sound' has no options"),
+    ("derivative", NoMapping, "expected derivative_options to be a mapping, got tuple"),
+    ("derivative", Crooked, "expected the derivative of the terms"),
+    ("derivative", SampledBackwards, "got the opposite on average over 8 draws"),
     ("derivative", CutBackwards, "got the opposite"),
     ("derivative", CutAcrossRows, "got another's"),
     ("derivative", CutWithoutGradient, "carries the saliency's gradient, got none"),
@@ -240,7 +312,8 @@ CAUGHT = [
     ("clause", "broken", "said"), CAUGHT, ids=lambda v: getattr(v, "__name__", v)
 )
 def test_a_broken_plugin_is_caught(clause: str, broken: type[Criterion], said: str) -> None:
-    verdict = judge(clause, Trial(broken.build))
+    lengths = (3, 2) if clause == "derivative" else Trial.lengths
+    verdict = judge(clause, Trial(broken.build, lengths))
     assert verdict.outcome == "fail"
     assert said in verdict.detail
 
@@ -251,10 +324,27 @@ def test_every_clause_catches_something() -> None:
 
 @pytest.mark.parametrize("sound", [Sound, Cut])
 def test_a_sound_one_is_not(sound: type[Criterion]) -> None:
-    verdicts = {name: judge(name, Trial(sound.build)) for name in CLAUSES}
+    verdicts = {name: judge(name, Trial(sound.build, (3, 4, 1))) for name in CLAUSES}
     assert [v for v in verdicts.values() if v.outcome == "fail"] == []
     silent = [name for name, v in verdicts.items() if v.outcome == "not applicable"]
     assert silent == ([] if sound is Cut else ["removal"])
+
+
+def test_a_gradient_that_is_another_on_purpose_is_judged_under_the_options_declared() -> None:
+    verdict = judge("derivative", Trial(Smooth.build))
+    assert verdict.outcome == "pass"
+    assert verdict.detail.endswith("is what the criterion says it is (with smooth = True)")
+    verdict = judge("derivative", Trial(lambda setup: Smooth()))
+    assert verdict.outcome == "fail"
+    assert verdict.detail.endswith("(with smooth = True)")
+
+
+def test_the_projection_of_the_hypergradient_is_no_derivative() -> None:
+    """What the options that sim declares are for: without them it would fail."""
+    trial = Trial(lambda setup: Simulatability(setup.new_student()), (3, 2))
+    verdict = judge("derivative", trial)
+    assert verdict.outcome == "fail"
+    assert "expected a gradient along the difference quotient" in verdict.detail
 
 
 def test_removal_that_is_no_deletion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from ivra.contract.rows import PAD, make_batch, make_items
 from ivra.contract.trial import Stage
 from ivra.data import Item
 from ivra.evaluation import (
+    AopcSettings,
     aopc,
     average_precision,
     consistency,
@@ -238,7 +239,7 @@ def test_aopc_is_a_loop_over_rows_and_bins(
     generator = torch.Generator().manual_seed(seed)
     scores = [torch.randint(0, 4, (n + 2,), generator=generator).float() for n in lengths]
     bins = (10.0, 50.0)
-    found = aopc(backbone, items, {"any": scores}, bins, budget=20)["any"]
+    found = aopc(backbone, items, {"any": scores}, AopcSettings(bins=bins), budget=20)["any"]
     for row, (item, ranking) in enumerate(zip(items, scores, strict=True)):
         whole, _ = alone(name, item.input_ids)
         y_hat = whole.index(max(whole))
