@@ -4,6 +4,7 @@ Fernandes et al. 2022 (SMaT), equations 6-9; Xie et al. 2024 (IvRA), equations 1
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -98,12 +99,20 @@ class ScaffoldedStudent:
             direction = self._gradient(judged if plan.scale_free else loss.mean())
         if plan.fixed_length:
             direction = self._across(direction, study)
-        saliency, slope = (
-            self._exact_slope(study.batch, direction)
-            if plan.method == "exact"
-            else self._difference_slope(study.batch, direction)
-        )
+        exact = plan.method == "exact" and self._has_second_derivatives()
+        slope_of = self._exact_slope if exact else self._difference_slope
+        saliency, slope = slope_of(study.batch, direction)
         return LookAhead(saliency, slope, rate, self.beta, loss.detach())
+
+    def _has_second_derivatives(self) -> bool:
+        quantised = bool(getattr(self.backbone.model, "is_quantized", False))
+        if quantised:
+            warnings.warn(
+                "quantised weights have no second derivatives: sim.hypergradient is "
+                "central-difference instead of exact",
+                stacklevel=3,
+            )
+        return not quantised
 
     @torch.no_grad()
     def agrees(self, view: View) -> Rows:

@@ -197,6 +197,16 @@ def test_the_slope_is_the_derivative_of_the_students_saliency_along_its_loss(
         torch.testing.assert_close(exact.saliency, reader(study.batch)[1])
 
 
+def test_quantised_weights_take_the_central_difference_and_say_so(
+    student: ScaffoldedStudent, views: tuple[View, View]
+) -> None:
+    expected = student.look_ahead(*views, PLAIN).slope
+    student.backbone.model.is_quantized = True
+    with pytest.warns(UserWarning, match="central-difference instead of exact"):
+        found = student.look_ahead(*views, PLAIN._replace(method="exact"))
+    assert torch.equal(found.slope, expected)
+
+
 def test_without_a_pilot_step_the_loss_is_that_of_the_student_as_it_is(
     student: ScaffoldedStudent, views: tuple[View, View]
 ) -> None:
