@@ -32,7 +32,7 @@ $(VENV)/.installed-dev: setup.cfg constraints.txt | $(BIN)/python
 
 demo: $(VENV)/.installed
 	$(BIN)/ivra train --criteria comp,suff --epochs 3 --name $(DEMO)
-	$(BIN)/ivra eval --students 1 --html runs/latest/report.html
+	$(BIN)/ivra eval --students 1 --controls true --html runs/latest/report.html
 	@echo "The page is at $(CURDIR)/runs/$(DEMO)/report.html"
 
 test: $(VENV)/.installed-test
