@@ -19,7 +19,7 @@ from ivra.backbones import Backbone
 from ivra.data import Batch, Item
 from ivra.evaluation.prediction import predict
 from ivra.explainers import Explainer
-from ivra.losses import kl_divergence
+from ivra.losses import RowDivergence, row_divergence
 from ivra.training import Encoder, Loop, Objective, endless, linear_schedule
 
 NewStudent = Callable[[int], tuple[Backbone, InterpretableAttention]]
@@ -27,13 +27,21 @@ NewStudent = Callable[[int], tuple[Backbone, InterpretableAttention]]
 
 class StudentPlan(NamedTuple):
     """How students are taught: rows they learn from, passes over them, learning rate of AdamW,
-    weight of the divergence between their saliency and the explanation, and rows a step."""
+    weight of the divergence between their saliency and the explanation, rows a step, which
+    divergence (see :func:`~ivra.losses.row_divergence`) and the NORM of their saliency."""
 
     rows: int
     epochs: float
     lr: float
     beta: float
     batch_size: int
+    divergence: str = "kl"
+    normaliser: str = "softmax"
+
+    @property
+    def apart(self) -> RowDivergence:
+        """The divergence itself."""
+        return row_divergence(self.divergence, self.normaliser)
 
 
 class Simulation(NamedTuple):
@@ -72,8 +80,9 @@ def simulation_accuracy(
     """Teach fresh students with each explainer, and some with none, and test them without.
 
     Every student learns the teacher's predictions on ``plan.rows`` rows of ``train``, drawn by
-    its seed, by ``CE(S(x), y_hat) + beta KL(r, r*)``; the control ``"none"`` has no second term,
-    nor have rows whose explanation is all 0 (the control ``"true"`` where nothing is marked).
+    its seed, by ``CE(S(x), y_hat) + beta D(r, r*)``, ``D`` the plan's divergence; the control
+    ``"none"`` has no second term, nor have rows whose explanation is all 0 (the control
+    ``"true"`` where nothing is marked).
     On ``test`` no explanation is shown; the figure is the share of rows on which student and
     teacher predict the same. The same seed gives the same start, rows and order to the students
     of all explainers, so that their values are pairs.
@@ -114,7 +123,7 @@ def _taught(
             guide = torch.zeros_like(own)
             guide[batch.attention_mask] = torch.cat([guides[place] for place in places])
             given = guide.sum(-1) > 0
-            divergence = kl_divergence(guide, own, batch.explainable)
+            divergence = plan.apart(guide, own, batch.explainable)
             loss = loss + plan.beta * torch.where(given, divergence, 0.0).mean()
         return Objective(loss, {})
 

@@ -23,6 +23,8 @@ def _plan(run: Run, config: EvalConfig) -> StudentPlan:
         lr=1e-3 if tiny else 5e-5,
         beta=run.config.student_beta,
         batch_size=run.config.batch_size,
+        divergence=run.config.student_divergence,
+        normaliser=run.config.saliency_norm,
     )
 
 

@@ -1,16 +1,21 @@
 """Divergences between saliencies, finite also where supports differ."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 
-from ivra.errors import unknown_name
+from ivra.errors import IvraError, unknown_name
 from ivra.shapes import Pairs, Rows, Saliency, TokenMask, TokenScores
 
 MIX = 1e-4
 """Share of uniform mass mixed into both sides, so that sparse saliencies stay comparable."""
 
 Divergence = Literal["kl", "js", "fenchel-young"]
+DIVERGENCES: tuple[str, ...] = get_args(Divergence)
+RowDivergence = Callable[[Saliency, Saliency, TokenMask], Rows]
+"""How far two saliencies of the same rows are apart, given the explainable tokens; see
+:func:`row_divergence`."""
 
 
 def mixed(saliency: Saliency, support: TokenMask) -> Saliency:
@@ -31,6 +36,51 @@ def kl_divergence(p: Saliency, q: Saliency, explainable: TokenMask) -> Rows:
     p, q = mixed(p, explainable), mixed(q, explainable)
     log_ratio = torch.where(explainable, p, 1.0).log() - torch.where(explainable, q, 1.0).log()
     return (p * log_ratio).sum(-1)
+
+
+def js_divergence(p: Saliency, q: Saliency) -> Rows:
+    """Jensen-Shannon divergence in nats of each row, see :func:`pairwise_js`."""
+    middle = _negative_entropy((p + q) / 2)
+    return ((_negative_entropy(p) + _negative_entropy(q)) / 2 - middle).clamp_min(0)
+
+
+def fenchel_young(p: Saliency, q: Saliency, explainable: TokenMask, normaliser: str) -> Rows:
+    """Fenchel-Young loss of each row at the scores that give ``q``, see
+    :func:`pairwise_fenchel_young`; with ``"softmax"`` it is :func:`kl_divergence`.
+
+    Raises:
+        IvraError: another ``normaliser``.
+    """
+    if normaliser == "softmax":
+        return kl_divergence(p, q, explainable)
+    if normaliser == "sparsemax":
+        return (p - q).square().sum(-1) / 2
+    if normaliser != "entmax15":
+        raise _unknown(normaliser)
+    return (4 / 3 * p * _root(p) + 2 / 3 * q * _root(q) - 2 * p * _root(q)).sum(-1).clamp_min(0)
+
+
+def row_divergence(name: str, normaliser: str = "softmax") -> RowDivergence:
+    """The divergence called ``name``: ``kl``, ``js`` or ``fenchel-young`` of ``normaliser``.
+
+    Half precision is computed in float32.
+
+    Raises:
+        IvraError: another name.
+    """
+    if name not in DIVERGENCES:
+        raise unknown_name("divergence", name, list(DIVERGENCES))
+
+    def of(p: Saliency, q: Saliency, explainable: TokenMask) -> Rows:
+        dtype = torch.promote_types(p.dtype, torch.float32)
+        p, q = p.to(dtype), q.to(dtype)
+        if name == "kl":
+            return kl_divergence(p, q, explainable)
+        if name == "js":
+            return js_divergence(p, q)
+        return fenchel_young(p, q, explainable, normaliser)
+
+    return of
 
 
 def pairwise_kl(saliency: Saliency, explainable: TokenMask) -> Pairs:
@@ -84,8 +134,8 @@ def pairwise_fenchel_young(saliency: Saliency, explainable: TokenMask, normalise
     if normaliser == "sparsemax":
         return squared_distances(saliency) / 2
     if normaliser != "entmax15":
-        raise unknown_name("normaliser", normaliser, ["softmax", "sparsemax", "entmax15"])
-    root = torch.where(saliency > 0, saliency, 1.0).sqrt() * (saliency > 0)
+        raise _unknown(normaliser)
+    root = _root(saliency)
     power = (saliency * root).sum(-1)
     return _divergences(4 / 3 * power[:, None] + 2 / 3 * power[None] - 2 * saliency @ root.T)
 
@@ -105,6 +155,15 @@ def _divergences(pairs: Pairs) -> Pairs:
     """``pairs`` without what rounding leaves below 0 and on the diagonal."""
     diagonal = torch.eye(len(pairs), dtype=torch.bool, device=pairs.device)
     return pairs.clamp_min(0).masked_fill(diagonal, 0)
+
+
+def _root(saliency: Saliency) -> Saliency:
+    """``sqrt(r)``, with derivative 0 where ``r`` is exactly 0."""
+    return torch.where(saliency > 0, saliency, 1.0).sqrt() * (saliency > 0)
+
+
+def _unknown(normaliser: str) -> IvraError:
+    return unknown_name("normaliser", normaliser, ["softmax", "sparsemax", "entmax15"])
 
 
 def _negative_entropy(saliency: TokenScores) -> Rows:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ivra.attention import masked_softmax
 from ivra.losses.criterion import Criterion, Setup, Terms, View
-from ivra.losses.divergence import kl_divergence
 from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
 from ivra.shapes import Rows, Saliency, TokenMask, TokenScores
 
@@ -51,18 +50,19 @@ def fixed_sharpness(saliency: Saliency, explainable: TokenMask) -> Saliency:
 def hypergradient_surrogate(teacher: Saliency, explainable: TokenMask, ahead: LookAhead) -> Rows:
     r"""A loss whose gradient in the teacher's saliency is that of the scaffolded student's.
 
-    The student steps ``theta' = theta - rate * grad(CE + beta KL(r, r*_theta))``; the teacher's
-    saliency ``r`` reaches the held-out loss ``L(theta')`` through the divergence alone, so ::
+    The student steps ``theta' = theta - rate * grad(CE + beta D(r, r*_theta))``, ``D`` the
+    divergence of ``ahead`` (KL by default); the teacher's saliency ``r`` reaches the held-out loss
+    ``L(theta')`` through it alone, so ::
 
-        dL/dr = -rate * beta * d/dr [ v . grad_theta KL(r, r*_theta) ],  v = grad L(theta')
-              = -rate * beta * d/dr [ sum_j dKL(r, r*)/dr*_j * (J v)_j ]
+        dL/dr = -rate * beta * d/dr [ v . grad_theta D(r, r*_theta) ],  v = grad L(theta')
+              = -rate * beta * d/dr [ sum_j dD(r, r*)/dr*_j * (J v)_j ]
 
     with ``J v = d r*(theta + t v) / dt`` the ``slope`` of ``ahead``. One value a row; its sign and
     size mean nothing, its gradient does.
     """
     with torch.enable_grad():
         own = ahead.saliency.detach().requires_grad_()
-        divergence = kl_divergence(teacher, own, explainable).sum()
+        divergence = ahead.divergence(teacher, own, explainable).sum()
         (pull,) = torch.autograd.grad(divergence, own, create_graph=True)
     return -ahead.rate * ahead.beta * (pull * ahead.slope).sum(-1)
 

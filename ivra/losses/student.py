@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
+from ivra.losses.divergence import RowDivergence, kl_divergence
 from ivra.shapes import Rows, Saliency, TokenScores
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class LookAhead(NamedTuple):
     ``saliency`` is the student's own ``r*`` of the study rows and ``slope`` its derivative along
     the direction ``v`` that the held-out loss is judged by, ``d r*(theta + t v) / dt`` at
     ``t = 0`` (both ``(B, L)``); ``rate`` is the student's learning rate and ``beta`` the weight of
-    its divergence term. ``loss`` is the held-out loss, one value a row.
+    its divergence term. ``loss`` is the held-out loss, one value a row, and ``divergence`` what
+    the student is pulled to the teacher's saliency by.
     """
 
     saliency: Saliency
@@ -44,6 +46,7 @@ class LookAhead(NamedTuple):
     rate: float
     beta: float
     loss: Rows
+    divergence: RowDivergence = kl_divergence
 
 
 @runtime_checkable

@@ -8,7 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ivra.attention import LEVELS, NORMALISERS, READINGS
 from ivra.errors import IvraError, unknown_name
-from ivra.losses import AOPC_BINS, TOPK_GRADIENTS, check_options, parse_criteria
+from ivra.losses import (
+    AOPC_BINS,
+    DIVERGENCES,
+    TOPK_GRADIENTS,
+    Divergence,
+    check_options,
+    parse_criteria,
+)
 
 Percent = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -100,6 +107,9 @@ class TrainConfig(BaseModel):
     )
     student_life: Count = Field(480, description="steps after which sim's student starts anew")
     student_beta: Positive = Field(5.0, description="weight of the student's divergence term")
+    student_divergence: Divergence = Field(
+        "kl", description="of the student's saliency from the model's: " + ", ".join(DIVERGENCES)
+    )
 
     @field_validator("criteria")
     @classmethod

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Batch
-from ivra.losses import LookAhead, Plan, View, kl_divergence
+from ivra.losses import LookAhead, Plan, RowDivergence, View, kl_divergence
 from ivra.shapes import Logits, Rows, Saliency
 
 DIFFERENCE_STEP = 0.01
@@ -30,7 +30,7 @@ Fresh = Callable[[int], tuple[Backbone, InterpretableAttention]]
 class ScaffoldedStudent:
     """A classifier with an attention module of its own, trained on the teacher's word.
 
-    Its loss on a study batch is ``CE(S(x), y_hat) + beta KL(r, r*)`` (IvRA eq. 7), mean over
+    Its loss on a study batch is ``CE(S(x), y_hat) + beta D(r, r*)`` (IvRA eq. 7), mean over
     rows, with ``r`` the teacher's saliency, ``r*`` its own and all its weights and coefficients
     moving: by AdamW, as those move that simulation accuracy is measured with. After ``life`` steps
     a fresh student takes its place, so that the teacher learns to teach beginners and advanced
@@ -42,14 +42,22 @@ class ScaffoldedStudent:
         rate: its learning rate, of its own steps and of the pilot step (plain SGD).
         beta: weight of the divergence term.
         life: steps of practice until the next student begins.
+        divergence: ``D``, of two saliencies.
     """
 
     def __init__(
-        self, fresh: Fresh, study: Iterator[Batch], rate: float, beta: float, life: int
+        self,
+        fresh: Fresh,
+        study: Iterator[Batch],
+        rate: float,
+        beta: float,
+        life: int,
+        divergence: RowDivergence = kl_divergence,
     ) -> None:
         self.rate = rate
         self.beta = beta
         self.life = life
+        self.divergence = divergence
         self._fresh = fresh
         self._study = study
         self._number = 0
@@ -102,7 +110,7 @@ class ScaffoldedStudent:
         exact = plan.method == "exact" and self._has_second_derivatives()
         slope_of = self._exact_slope if exact else self._difference_slope
         saliency, slope = slope_of(study.batch, direction)
-        return LookAhead(saliency, slope, rate, self.beta, loss.detach())
+        return LookAhead(saliency, slope, rate, self.beta, loss.detach(), self.divergence)
 
     def _has_second_derivatives(self) -> bool:
         quantised = bool(getattr(self.backbone.model, "is_quantized", False))
@@ -132,7 +140,7 @@ class ScaffoldedStudent:
             return self._gradient(task + self.beta * self._guide(study, saliency))
 
     def _guide(self, study: View, saliency: Saliency) -> Tensor:
-        return kl_divergence(study.saliency.detach(), saliency, study.explainable).mean()
+        return self.divergence(study.saliency.detach(), saliency, study.explainable).mean()
 
     def _across(self, direction: list[Tensor], study: View) -> list[Tensor]:
         """``direction`` without its part along the gradient of the divergence on ``study``.

@@ -18,6 +18,7 @@ from ivra.losses import (
     check_terms,
     known_criteria,
     parse_criteria,
+    row_divergence,
 )
 from ivra.training.config import TrainConfig
 from ivra.training.loop import (
@@ -243,4 +244,5 @@ class CriteriaStage:
             rate=config.student_lr or (1e-3 if config.is_tiny else 5e-5),
             beta=config.student_beta,
             life=config.student_life,
+            divergence=row_divergence(config.student_divergence, config.saliency_norm),
         )

@@ -9,15 +9,19 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
 from torch import Tensor
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional
 
 from ivra.attention import normaliser
+from ivra.errors import IvraError
 from ivra.losses import (
+    DIVERGENCES,
     kl_divergence,
     mixed,
     pairwise_fenchel_young,
     pairwise_js,
     pairwise_kl,
+    row_divergence,
     soft_top_k,
     squared_distances,
 )
@@ -139,6 +143,54 @@ def test_fenchel_young_is_the_loss_of_the_entmax_package(name: str) -> None:
         found = pairwise_fenchel_young(torch.cat([p, q]), mask.expand(2, -1), name)[0, 1]
         expected = losses[name](scores, torch.tensor([place]))
         assert found.item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("normaliser", ["softmax", "sparsemax", "entmax15"])
+@pytest.mark.parametrize("name", DIVERGENCES)
+@drawn
+@settings(max_examples=20, deadline=None)
+def test_a_divergence_of_rows_is_that_of_the_pair(
+    name: str, normaliser: str, rows: int, length: int, seed: int, sparse: bool
+) -> None:
+    p, mask = saliencies(rows, length, seed, sparse)
+    q = torch.rand(p.shape, generator=torch.Generator().manual_seed(seed)).double() * mask
+    q = q / q.sum(-1, keepdim=True)
+    found = row_divergence(name, normaliser)(p, q, mask)
+    for row in range(rows):
+        kept = mask[row]
+        pair, both = torch.stack([p[row, kept], q[row, kept]]), kept[kept].expand(2, -1)
+        expected = {
+            "kl": lambda pair=pair, both=both: pairwise_kl(pair, both),
+            "js": lambda pair=pair: pairwise_js(pair),
+            "fenchel-young": lambda pair=pair, both=both: pairwise_fenchel_young(
+                pair, both, normaliser
+            ),
+        }[name]()[0, 1]
+        assert found[row].item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_divergence_of_rows_has_second_derivatives(name: str) -> None:
+    """What the hypergradient of a student asks for, sparse rows included."""
+    generator = torch.Generator().manual_seed(2)
+    inside = (torch.rand(3, 5, generator=generator).double() + 0.1).requires_grad_()
+    q = torch.rand(3, 5, generator=generator).double() + 0.1
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    divergence = row_divergence(name, "entmax15")
+    apart = lambda x, y: divergence(x, y, mask)  # noqa: E731
+    assert gradcheck(apart, (inside, q.requires_grad_()))
+    assert gradgradcheck(apart, (inside, q))
+    hard = functional.one_hot(torch.tensor([0, 2, 2]), 5).double()
+    (pull,) = torch.autograd.grad(
+        divergence(hard.requires_grad_(), q, mask).sum(), q, create_graph=True
+    )
+    (mixed_slope,) = torch.autograd.grad(pull.square().sum(), hard)
+    assert torch.isfinite(mixed_slope).all()
+
+
+def test_an_unknown_divergence_lists_the_choices() -> None:
+    with pytest.raises(IvraError, match="fenchel-young, js, kl"):
+        row_divergence("l2")
 
 
 def test_fenchel_young_of_softmax_is_kl() -> None:
