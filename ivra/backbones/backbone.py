@@ -18,7 +18,9 @@ from ivra.errors import unknown_name
 from ivra.shapes import Hidden, Labels, Logits, TokenIds, TokenMask, TokenScores
 
 Removal = Literal["attention", "embedding"]
-_LEAST_KEEP = 1e-6
+_LEAST_KEEP = 1e-30
+"""What a removed token is kept at, so that the derivative there exists: so little that even an
+attention logit 50 above all others leaves nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ class Backbone(nn.Module):
           ``e_ref`` that of the mask token (padding where the tokenizer has none).
 
         A row of which nothing would be left keeps its first token. Both are differentiable in
-        ``keep`` on the whole of ``[0, 1]``. ``keep`` is read as 1 wherever ``batch.explainable``
-        is false. ``keep = 1`` everywhere is the plain forward.
+        ``keep`` on the whole of ``[0, 1]`` (in float16 the gradient at exactly 0 is lost).
+        ``keep`` is read as 1 wherever ``batch.explainable`` is false. ``keep = 1`` everywhere is
+        the plain forward.
         """
         batch, back = self.head_first(batch)
         if back is not None:
@@ -163,8 +166,7 @@ class Backbone(nn.Module):
         first = batch.attention_mask & (batch.attention_mask.cumsum(-1) == 1)
         rescued = first & ~kept.any(-1, keepdim=True)
         kept, keep = kept | rescued, torch.where(rescued, torch.ones_like(keep), keep)
-        scale = 1 + _LEAST_KEEP
-        capture = Capture(batch.attention_mask, key_bias=((keep + _LEAST_KEEP) / scale).log())
+        capture = Capture(batch.attention_mask, key_bias=(keep + _LEAST_KEEP).log())
         # A removed token's id becomes padding, so that a head that reads the last token finds
         # the last one kept; its own embedding still enters, or nothing could bring it back.
         ids = self._findable(torch.where(kept, batch.input_ids, self.pad_id), kept)

@@ -91,6 +91,22 @@ def test_a_hard_cut_is_the_row_with_its_tokens_deleted(
 
 
 @both_sides
+def test_nothing_is_left_of_a_removed_token_that_all_attention_went_to(
+    backbone: Backbone, items: list[Item], side: str, reference_logits: Logits
+) -> None:
+    """Attention logits that spread over tens of nats, as a trained model's may."""
+    backbone = copy.deepcopy(backbone).double()
+    with torch.no_grad():
+        for name, parameter in backbone.model.named_parameters():
+            if any(part in name for part in ("query", "key", "q_proj", "k_proj", "c_attn")):
+                parameter.mul_(4)
+    batch = batch_of(backbone, items, side)
+    keep = drawn_cut(batch, 2)
+    with torch.no_grad():
+        close(backbone.rerun(batch, keep), reference_logits(backbone, shortened(batch, keep)))
+
+
+@both_sides
 def test_a_hard_cut_of_pairs_with_token_types(
     backbone: Backbone, pairs: list[Item], side: str, reference_logits: Logits
 ) -> None:
@@ -324,14 +340,15 @@ def test_the_gradient_at_a_soft_keep_is_the_difference_quotient(
 @pytest.mark.usefixtures("all_in_float64")
 @both_sides
 def test_the_gradient_at_a_hard_cut_is_the_difference_quotient(
-    backbone: Backbone, items: list[Item], side: str
+    backbone: Backbone, items: list[Item], side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key's weight is ``keep + 1e-6``, so that steps well below that leave a removed token
-    removed on either side of 0 (``keep > 0`` would renumber the row)."""
+    """With ``keep + 1e-6`` as a key's weight, steps well below that leave a removed token removed
+    on either side of 0 (``keep > 0`` would renumber the row); the real trace is 1e-30."""
     backbone = backbone.double()
     batch = batch_of(backbone, items[:3], side)
     keep = drawn_cut(batch, 9).double()
     gradient = gradient_of(backbone, batch, keep, "attention")
+    monkeypatch.setattr("ivra.backbones.backbone._LEAST_KEEP", 1e-6)
     kept = central_difference(backbone, batch, keep, "attention", 1e-7)
     step = 1e-8
     removed = torch.zeros_like(keep)
