@@ -1,6 +1,7 @@
 """Where the commands print, and progress bars for the training loop."""
 
 import warnings
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -13,6 +14,7 @@ from rich.progress import (
 )
 from transformers.utils import logging as transformers_logging
 
+from ivra.errors import IvraError
 from ivra.training import Hooks, Validation
 
 console = Console()
@@ -26,6 +28,18 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module=r"(torch|transformers|captum)\.")
+
+
+def different_files(**paths: str | None) -> None:
+    """Raise :class:`IvraError` where two options name the same file."""
+    named: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        place, flag = Path(path).resolve(), "--" + option.replace("_", "-")
+        if place in named:
+            raise IvraError(f"{named[place]} and {flag} both name {path}: expected two files")
+        named[place] = flag
 
 
 def bars() -> Progress:

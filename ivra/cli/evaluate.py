@@ -6,7 +6,7 @@ import click
 
 from ivra.api import explain, export_eraser, write_report
 from ivra.cli.aopc import aopc_options, chosen_aopc
-from ivra.cli.console import console, messages, quiet
+from ivra.cli.console import console, different_files, messages, quiet
 from ivra.errors import IvraError
 from ivra.evaluation import BASELINES, METRICS, TOKEN_BUDGET, EvalConfig, evaluate
 from ivra.explainers import CONTROLS
@@ -93,6 +93,7 @@ def eval_command(
     Without a choice of metrics, all that the data allows. The result is written to
     RUN/eval-<split>.json (eval-<data>.json with --data) unless --json names another file.
     """
+    different_files(json=json_path, html=html_path, export_eraser=eraser_path)
     config = EvalConfig(
         metrics=tuple(metric for metric in METRICS if metric in wanted),
         data=data,

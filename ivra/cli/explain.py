@@ -3,7 +3,7 @@
 import click
 
 from ivra.api import explain, write_report
-from ivra.cli.console import console, quiet
+from ivra.cli.console import console, different_files, quiet
 from ivra.data import Row
 from ivra.errors import IvraError
 from ivra.reports import explain_json, render_rows
@@ -45,6 +45,7 @@ def explain_command(
         raise IvraError(
             f"got {len(texts)} --text and {len(pairs)} --pair: give each text its second text"
         )
+    different_files(html=html_path, json=json_path)
     quiet()
     loaded = load_run(run, device)
     given: list[str | tuple[str, str] | Row] = list(texts)

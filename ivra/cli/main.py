@@ -32,6 +32,12 @@ class Stopped(OneLine):
     exit_code = 130
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: the machine's, or an accelerator's (as PyTorch puts it)."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
 class Commands(click.Group):
     """Imports a command when it is called, so that help and version need no PyTorch."""
 
@@ -62,6 +68,13 @@ class Commands(click.Group):
             raise
         except click.UsageError as error:
             raise OneLine(error.format_message()) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise OneLine(
+                "out of memory: expected less at once; lower --batch-size or --max-length for "
+                "training, --token-budget for eval, or choose another --device"
+            ) from error
         except KeyboardInterrupt as error:
             raise Stopped(f"interrupted: {error}" if str(error) else "interrupted") from error
 

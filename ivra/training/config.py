@@ -65,9 +65,9 @@ class TrainConfig(BaseModel):
         None, description="weight decay of stage 1 (default: 0.01, or 0.3 for a tiny model)"
     )
 
-    finetune_masking: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+    finetune_removal: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
-        description="share of rows partly masked in stage 1 (default: 0, or 0.2 for a tiny model)",
+        description="share of rows that lose tokens in stage 1 (default: 0, or 0.2 if tiny)",
     )
 
     epochs: Positive = Field(6.0, description="epochs of stage 2, the criteria")

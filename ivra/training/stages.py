@@ -20,6 +20,7 @@ from ivra.losses import (
     parse_criteria,
     row_divergence,
 )
+from ivra.shapes import TokenMask, TokenScores
 from ivra.training.config import TrainConfig
 from ivra.training.loop import (
     Hooks,
@@ -47,16 +48,16 @@ def accuracy(backbone: Backbone, encoder: Encoder, items: Sequence[Item]) -> flo
     return right / len(items)
 
 
-def masked_words(batch: Batch, mask_id: int, share: float) -> Batch:
-    """``batch`` with a random part of the words of a ``share`` of its rows turned into ``mask_id``.
+def thinned(explainable: TokenMask, share: float) -> TokenScores:
+    """A 0/1 ``keep (B, L)`` that removes a random part of the tokens of a ``share`` of the rows.
 
-    Each such row draws how much of it is masked, from nothing to everything explainable.
+    Each such row draws how much of it goes, from nothing to everything explainable.
     """
-    rows, length = batch.input_ids.shape
-    device = batch.input_ids.device
+    rows, length = explainable.shape
+    device = explainable.device
     part = torch.rand(rows, 1, device=device) * (torch.rand(rows, 1, device=device) < share)
-    chosen = (torch.rand(rows, length, device=device) < part) & batch.explainable
-    return replace(batch, input_ids=batch.input_ids.masked_fill(chosen, mask_id))
+    gone = (torch.rand(rows, length, device=device) < part) & explainable
+    return (~gone).float()
 
 
 def finetune(
@@ -74,13 +75,16 @@ def finetune(
     decay = config.finetune_weight_decay
     if decay is None:
         decay = 0.3 if config.is_tiny else 0.01
-    share = config.finetune_masking
-    if share is None:  # what a pretrained model knows of its mask token
-        share = 0.2 if config.is_tiny and backbone.tokenizer.mask_token is not None else 0.0
+    share = config.finetune_removal
+    if share is None:
+        share = 0.2 if config.is_tiny else 0.0
 
     def objective(batch: Batch) -> Objective:
-        batch = masked_words(batch, backbone.tokenizer.mask_token_id, share) if share else batch
-        loss = functional.cross_entropy(backbone.encode(batch).logits, batch.labels)
+        if share:
+            logits = backbone.rerun(batch, thinned(batch.explainable, share))
+        else:
+            logits = backbone.encode(batch).logits
+        loss = functional.cross_entropy(logits, batch.labels)
         return Objective(loss, {"task": loss.item()})
 
     def validate() -> Validation:
