@@ -3,6 +3,7 @@
 Xie et al. 2024 (IvRA), equations 7, 14, 15; Fernandes et al. 2022 (SMaT), equations 6-9.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
@@ -17,7 +18,8 @@ from ivra.shapes import Rows, Saliency, TokenMask, TokenScores
 
 EPSILON = 1e-6
 SHARPER = 0.2
-"""Rise of :func:`log_spread` at which ``fixed_sharpness`` pulls as strongly as the term."""
+"""How far :func:`log_spread` may be from where it is held until the pull is as strong as the
+term's own."""
 
 
 def _scores(saliency: Saliency, explainable: TokenMask) -> tuple[TokenScores, Tensor]:
@@ -90,10 +92,11 @@ class Simulatability(Criterion):
         pilot: differentiate at the student after the pilot step (else at the student as it is).
         scale_free: judge the step whatever the size of the student's logits.
         fixed_length: the part of the step that the saliency causes keeps its length.
-        fixed_sharpness: leave the saliency as sharp as it is, see :func:`fixed_sharpness`; what it
-            gets sharper than at first by the way (steps that turn scores also lengthen them) is
-            pulled back, as strongly as the term pulls where :func:`log_spread` has risen by
-            :data:`SHARPER`.
+        fixed_sharpness: the term does not change how sharp the saliency is, see
+            :func:`fixed_sharpness`; it is held where ``sharpness`` says, by a pull as strong as
+            the term's where :func:`log_spread` is off by :data:`SHARPER`.
+        sharpness: the spread of ``log r`` over a row's tokens that is held, as a multiple of what
+            it is at first.
         hypergradient: ``"central-difference"``, two more forward passes of the student, or
             ``"exact"``, double backward, which quantised weights do not have.
     """
@@ -117,6 +120,7 @@ class Simulatability(Criterion):
         scale_free: bool = True,
         fixed_length: bool = True,
         fixed_sharpness: bool = True,
+        sharpness: Annotated[float, Field(gt=0)] = 2.0,
         hypergradient: Hypergradient = "central-difference",
     ) -> None:
         super().__init__()
@@ -124,6 +128,7 @@ class Simulatability(Criterion):
         self.practice = practice
         self.plan = Plan(pilot, scale_free, fixed_length, hypergradient)
         self.fixed_sharpness = fixed_sharpness
+        self.sharpness = sharpness
         self._first_spread: float | None = None
         self._study: View | None = None
 
@@ -151,14 +156,12 @@ class Simulatability(Criterion):
         return Terms(sim=ahead.loss + surrogate - surrogate.detach())
 
     def _hold(self, study: View, surrogate: Tensor) -> Tensor:
-        """What pulls a saliency back that is sharper than it was at first, on the scale of the
+        """What pulls the sharpness of a saliency to where it is held, on the scale of the
         surrogate's own gradient in ``log r``."""
         spread = log_spread(study.saliency, study.explainable)
         if self._first_spread is None:
             self._first_spread = spread.item()
-        excess = max(0.0, spread.item() - self._first_spread)
-        if not excess:
-            return torch.zeros_like(spread)
+        excess = spread.item() - self._first_spread - math.log(self.sharpness)
         pulls = [
             (
                 study.saliency * torch.autograd.grad(term, study.saliency, retain_graph=True)[0]

@@ -362,7 +362,8 @@ def test_the_criterion_is_the_held_out_loss_with_the_hypergradient_of_the_study_
         asked.append(batch)
         return study
 
-    criterion = Simulatability.build(Setup(0, (1.0,), "straight-through", lambda: student))
+    setup = Setup(0, (1.0,), "straight-through", lambda: student, options={"sharpness": 1.0})
+    criterion = Simulatability.build(setup)
     view = replace(heldout, on=on)
     criterion.inner_step(view)
     terms = criterion(view)
@@ -448,13 +449,14 @@ def test_the_gradient_of_fixed_sharpness_is_that_of_the_scores_at_one_spread() -
         np.testing.assert_allclose(s.grad.numpy(), expected, atol=1e-6, err_msg=str(row))
 
 
-def test_a_saliency_that_got_sharper_is_pulled_back(
-    student: ScaffoldedStudent, views: tuple[View, View]
+@pytest.mark.parametrize("sharpness", [1.0, 2.0])
+def test_a_saliency_is_pulled_to_the_sharpness_it_is_held_at(
+    student: ScaffoldedStudent, views: tuple[View, View], sharpness: float
 ) -> None:
     """The gradient of the term, along the temperature of the saliency it is shown."""
     study, heldout = views
     scores = torch.where(study.explainable, study.saliency.detach(), 1.0).log()
-    criterion = Simulatability(student)
+    criterion = Simulatability(student, sharpness=sharpness)
 
     def pull(temperature: float) -> float:
         t = torch.tensor(temperature, dtype=torch.double, requires_grad=True)
@@ -462,6 +464,8 @@ def test_a_saliency_that_got_sharper_is_pulled_back(
         view = replace(heldout, on=lambda batch: shown)
         return float(torch.autograd.grad(criterion(view).total().mean(), t)[0])
 
-    assert abs(pull(1.0)) < 1e-9, "as sharp as at first: no pull"
-    assert abs(pull(0.8)) < 1e-9, "softer: no pull"
-    assert pull(1.3) > 1e-6, "sharper: the loss falls as the temperature does"
+    first = pull(1.0)
+    assert (abs(first) < 1e-9) == (sharpness == 1.0), "as sharp as it is held: no pull"
+    assert abs(pull(sharpness)) < 1e-9
+    assert pull(1.3 * sharpness) > 1e-6, "sharper: the loss falls as the temperature does"
+    assert pull(0.8 * sharpness) < -1e-6, "softer: it falls as the temperature rises"
