@@ -255,7 +255,7 @@ def test_each_criterion_trains_and_loads(
 @pytest.mark.parametrize(
     ("criterion", "options"),
     [
-        *(("comp", {"form": form}) for form in ("difference", "absolute", "kl")),
+        *(("comp", {"form": form}) for form in ("difference", "probability", "absolute", "kl")),
         ("suff", {"form": "kl", "bins_mode": "mean"}),
         ("suff", {"bins_mode": "cycle"}),
         ("cons", {"form": "ratio", "distance": "l1", "divergence": "js"}),

@@ -23,7 +23,7 @@ from ivra.shapes import Logits, Rows, TokenScores
 def comprehensiveness_loss(
     full: Logits, without: Logits, form: RemovalForm = "margin", margin: float = 1.0
 ) -> Rows:
-    """How little the prediction suffers without the tokens of the explanation, in nats.
+    """How little the prediction suffers without the tokens of the explanation.
 
     ``full`` are the logits of the whole row, ``without`` those of ``x \\ t_k``, ``CE`` the
     cross-entropy with ``y_hat = argmax full``:
@@ -31,6 +31,8 @@ def comprehensiveness_loss(
     * ``"margin"``: ``mu + max(-mu, CE(M(x)) - CE(M(x \\ t_k)))`` (IvRA eq. 10), at least 0; 0
       once removing the tokens costs ``margin`` nats.
     * ``"difference"``: ``CE(M(x)) - CE(M(x \\ t_k))``, unbounded below.
+    * ``"probability"``: ``p(x \\ t_k) - p(x)`` of ``y_hat``, minus what the metric is a mean of
+      (eq. 8), in ``[-1, 1]``; all others are in nats.
     * ``"absolute"``, ``"kl"``: minus ``|CE(M(x \\ t_k)) - CE(M(x))|`` and minus
       ``KL(M(x \\ t_k) || M(x))``, at most 0: the paper has both for sufficiency alone (eq. 16,
       17), where the change is to be small; here it is to be large, whichever way it goes.

@@ -16,7 +16,7 @@ from ivra.losses.criterion import View
 from ivra.losses.topk import sampled_loss, soft_top_k, top_k
 from ivra.shapes import Logits, Rows, TokenScores
 
-RemovalForm = Literal["margin", "difference", "absolute", "kl"]
+RemovalForm = Literal["margin", "difference", "probability", "absolute", "kl"]
 BinsMode = Literal["draw", "cycle", "mean"]
 Margin = Annotated[float, Field(ge=0)]
 Width = Annotated[float, Field(gt=0)]
@@ -24,14 +24,16 @@ Samples = Annotated[int, Field(ge=2)]
 
 
 def prediction_change(full: Logits, reduced: Logits, form: RemovalForm) -> Rows:
-    """How far the logits of a reduced row are from those of the ``full`` one, in nats.
+    """How far the logits of a reduced row are from those of the ``full`` one.
 
     With ``y_hat = argmax full`` and ``CE`` the cross-entropy with it:
 
     * ``"margin"``, ``"difference"``: ``CE(reduced) - CE(full)``, positive where the prediction
-      lost probability, unbounded on both sides (IvRA eq. 10, 11 inside the maximum).
-    * ``"absolute"``: ``|CE(reduced) - CE(full)|`` (eq. 16).
-    * ``"kl"``: ``KL(softmax reduced || softmax full)`` (eq. 17), at least 0 up to rounding.
+      lost probability, in nats, unbounded on both sides (IvRA eq. 10, 11 inside the maximum).
+    * ``"probability"``: ``p(y_hat | full) - p(y_hat | reduced)``, in ``[-1, 1]``: what the metric
+      is a mean of (eq. 8, 9).
+    * ``"absolute"``: ``|CE(reduced) - CE(full)|`` in nats (eq. 16).
+    * ``"kl"``: ``KL(softmax reduced || softmax full)`` in nats (eq. 17), at least 0 up to rounding.
 
     Half precision is computed in float32.
 
@@ -42,7 +44,10 @@ def prediction_change(full: Logits, reduced: Logits, form: RemovalForm) -> Rows:
     log_full, log_reduced = full.to(wide).log_softmax(-1), reduced.to(wide).log_softmax(-1)
     if form == "kl":
         return (log_reduced.exp() * (log_reduced - log_full)).sum(-1)
-    lost = (log_full - log_reduced).gather(1, full.argmax(-1, keepdim=True))[:, 0]
+    predicted = full.argmax(-1, keepdim=True)
+    if form == "probability":
+        return (log_full.exp() - log_reduced.exp()).gather(1, predicted)[:, 0]
+    lost = (log_full - log_reduced).gather(1, predicted)[:, 0]
     if form == "absolute":
         return lost.abs()
     if form not in ("margin", "difference"):

@@ -120,7 +120,7 @@ class Simulatability(Criterion):
         scale_free: bool = True,
         fixed_length: bool = True,
         fixed_sharpness: bool = True,
-        sharpness: Annotated[float, Field(gt=0)] = 2.0,
+        sharpness: Annotated[float, Field(gt=0)] = 1.0,
         hypergradient: Hypergradient = "central-difference",
     ) -> None:
         super().__init__()

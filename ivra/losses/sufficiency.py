@@ -23,7 +23,7 @@ from ivra.shapes import Logits, Rows, TokenScores
 def sufficiency_loss(
     full: Logits, only: Logits, form: RemovalForm = "margin", margin: float = 0.1
 ) -> Rows:
-    """How much the prediction suffers where only the tokens of the explanation are left, in nats.
+    """How much the prediction suffers where only the tokens of the explanation are left.
 
     ``full`` are the logits of the whole row, ``only`` those of ``t_k``, ``CE`` the cross-entropy
     with ``y_hat = argmax full``:
@@ -31,6 +31,8 @@ def sufficiency_loss(
     * ``"margin"``: ``mu + max(-mu, CE(M(t_k)) - CE(M(x)))`` (IvRA eq. 11), at least 0; 0 once the
       tokens alone are ``margin`` nats better than the whole row.
     * ``"difference"``: ``CE(M(t_k)) - CE(M(x))``, at least ``-CE(M(x))``.
+    * ``"probability"``: ``p(x) - p(t_k)`` of ``y_hat``, what the metric is a mean of (eq. 9), in
+      ``[-1, 1]``; all others are in nats.
     * ``"absolute"``: ``|CE(M(t_k)) - CE(M(x))|`` (eq. 16), at least 0: the tokens should carry
       the prediction just as surely as the whole row.
     * ``"kl"``: ``KL(M(t_k) || M(x))`` (eq. 17), at least 0: so for every class.

@@ -85,7 +85,7 @@ def _cases() -> Iterator[tuple[str, dict[str, object], str]]:
 
 def _quick(name: str, options: dict[str, object], gradient: str) -> bool:
     if name in ("comp", "suff"):
-        forms = {"comp": ("absolute", "kl"), "suff": ("difference",)}[name]
+        forms = {"comp": ("absolute", "kl"), "suff": ("difference", "probability")}[name]
         return gradient == "sampled" and options.get("form") in forms
     return name != "sim" or options["pilot"] is True
 

@@ -74,6 +74,8 @@ def naive_change(full: np.ndarray, reduced: np.ndarray, form: str) -> float:
     if form == "kl":
         return sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
     label = int(np.argmax(full))
+    if form == "probability":
+        return float(p[label] - q[label])
     change = -math.log(q[label]) + math.log(p[label])
     return abs(change) if form == "absolute" else change
 

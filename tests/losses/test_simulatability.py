@@ -362,8 +362,7 @@ def test_the_criterion_is_the_held_out_loss_with_the_hypergradient_of_the_study_
         asked.append(batch)
         return study
 
-    setup = Setup(0, (1.0,), "straight-through", lambda: student, options={"sharpness": 1.0})
-    criterion = Simulatability.build(setup)
+    criterion = Simulatability.build(Setup(0, (1.0,), "straight-through", lambda: student))
     view = replace(heldout, on=on)
     criterion.inner_step(view)
     terms = criterion(view)

@@ -79,11 +79,13 @@ MIXED = [(1 - 1e-4) * 4 * r + 1e-4 for r in ROW]
 ARITHMETIC = {
     ("comp", "margin"): 1 - (log(0.9) - log(0.4)),
     ("comp", "difference"): -(log(0.9) - log(0.4)),
+    ("comp", "probability"): 0.4 - 0.9,
     ("comp", "absolute"): -abs(log(0.9) - log(0.4)),
     ("comp", "kl"): -(0.6 * log(0.6 / 0.1) + 0.4 * log(0.4 / 0.9)),
     ("comp", "metric"): 0.9 - 0.4,
     ("suff", "margin"): 0.1 + (log(0.9) - log(0.8)),
     ("suff", "difference"): log(0.9) - log(0.8),
+    ("suff", "probability"): 0.9 - 0.8,
     ("suff", "absolute"): abs(log(0.9) - log(0.8)),
     ("suff", "kl"): 0.2 * log(0.2 / 0.1) + 0.8 * log(0.8 / 0.9),
     ("suff", "metric"): 0.9 - 0.8,
