@@ -12,13 +12,17 @@ from pathlib import Path
 from ivra.evaluation import EvalConfig
 from ivra.storage import write_text_atomic
 from ivra.studies import Cell, figure, markdown, run_cell, spread
-from ivra.training import TrainConfig
+from ivra.training import make_config
 
 OWN = {"sim": "sim", "comp": "comp", "suff": "suff", "cons": "cons"}
 BASELINES = ("untrained", "attention", "attention-last", "random")
 METRICS = ("accuracy", "aopc", "cons", "plausibility")
-EPOCHS = {"sim": 12.0}
-"""Of stage 2 where not the default: ``sim`` sees more than two generations of students."""
+SETTINGS: dict[str, dict[str, object]] = {
+    "suff": {"options": {"suff": {"form": "probability"}}},
+    "sim": {"epochs": 24.0, "student_rows": 1000},
+}
+"""Of stage 2 where not the defaults: ``sim`` sees three generations of students, ``suff`` trains
+for the difference of probabilities that it is measured by."""
 STUDENT_EPOCHS = 60.0
 """Twice the default: after 30, many a student from scratch has only just begun to learn."""
 
@@ -28,7 +32,7 @@ def cells(criteria: list[str], seeds: list[int], students: int) -> list[Cell]:
     return [
         Cell(
             group=name,
-            training=TrainConfig(criteria=name, seed=seed, epochs=EPOCHS.get(name, 6.0)),
+            training=make_config({"criteria": name, "seed": seed, **SETTINGS.get(name, {})}),
             evaluation=EvalConfig(
                 metrics=(*METRICS, *(["sim"] if name == "sim" else [])),
                 students=students,
