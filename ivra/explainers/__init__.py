@@ -3,19 +3,25 @@
 from ivra.explainers.attention import LastLayerAttention, MeanAttention, ReceivedAttention
 from ivra.explainers.controls import MarkedTokens, RandomScores, TrivialScores, trivial_saliency
 from ivra.explainers.explainer import Explainer
-from ivra.explainers.gradients import InputXGradient
+from ivra.explainers.gradients import GradientNorm, InputXGradient, IntegratedGradients
 from ivra.explainers.module import ModuleExplainer, UntrainedExplainer
+from ivra.explainers.perturbation import LIME, KernelSHAP, Occlusion
 from ivra.explainers.registry import CONTROLS, STATIC, control, static_explainer
 
 __all__ = [
     "CONTROLS",
+    "LIME",
     "STATIC",
     "Explainer",
+    "GradientNorm",
     "InputXGradient",
+    "IntegratedGradients",
+    "KernelSHAP",
     "LastLayerAttention",
     "MarkedTokens",
     "MeanAttention",
     "ModuleExplainer",
+    "Occlusion",
     "RandomScores",
     "ReceivedAttention",
     "TrivialScores",

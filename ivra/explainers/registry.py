@@ -1,11 +1,14 @@
 """Which explainers there are."""
 
+import inspect
+
 from ivra.errors import unknown_name
 from ivra.explainers.attention import LastLayerAttention, MeanAttention
 from ivra.explainers.controls import MarkedTokens, RandomScores, TrivialScores
 from ivra.explainers.explainer import Explainer
-from ivra.explainers.gradients import InputXGradient
+from ivra.explainers.gradients import GradientNorm, InputXGradient, IntegratedGradients
 from ivra.explainers.module import UntrainedExplainer
+from ivra.explainers.perturbation import LIME, KernelSHAP, Occlusion
 
 STATIC: dict[str, type[Explainer]] = {
     explainer.name: explainer
@@ -13,7 +16,12 @@ STATIC: dict[str, type[Explainer]] = {
         UntrainedExplainer,
         MeanAttention,
         LastLayerAttention,
+        GradientNorm,
         InputXGradient,
+        IntegratedGradients,
+        Occlusion,
+        LIME,
+        KernelSHAP,
         RandomScores,
     )
 }
@@ -27,7 +35,7 @@ CONTROLS: dict[str, type[Explainer]] = {
 
 
 def static_explainer(name: str, seed: int = 0) -> Explainer:
-    """The explainer called ``name``; ``seed`` is that of random scores.
+    """The explainer called ``name``; ``seed`` is that of whatever it draws.
 
     Raises:
         IvraError: no such name; the choices are listed.
@@ -49,4 +57,6 @@ def control(name: str, seed: int = 0) -> Explainer:
 
 
 def _seeded(kind: type[Explainer], seed: int) -> Explainer:
-    return RandomScores(seed) if kind is RandomScores else kind()
+    if "seed" not in inspect.signature(kind).parameters:
+        return kind()
+    return kind(seed=seed)  # type: ignore[call-arg]
