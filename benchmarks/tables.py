@@ -1,6 +1,6 @@
-"""Write the tables of the README and of docs/criteria.md from the JSON in ``benchmarks/results``.
+"""Write the tables of the README and of ``docs/`` from the JSON in ``benchmarks/results``.
 
-python benchmarks/tables.py            # rewrites both between their markers
+python benchmarks/tables.py            # rewrites them between their markers
 python benchmarks/tables.py --check    # exit code 1 if it is not up to date
 """
 
@@ -81,13 +81,33 @@ def builtin() -> str:
     seeds = sorted({result["config"]["seed"] for found in groups.values() for result in found})
     accuracy = spread(r["accuracy"]["accuracy"] for found in groups.values() for r in found)
     cuts = {r["config"]["topk_gradient"] for found in groups.values() for r in found}
+    sim = taught(groups.get("sim", []))
+    given = {name: found[0]["config"]["options"] for name, found in groups.items()}
+    forms = "".join(
+        f", `{name}` in its form `{options[name]['form']}`"
+        for name, options in given.items()
+        if "form" in options.get(name, {})
+    )
     header = ["trained for and measured by", *(TITLES[name] for name in names), "AUC to evidence"]
     return (
         f"Built-in data, tiny ELECTRA, seeds {', '.join(map(str, seeds))}: mean (least to "
         f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}; "
-        f"`topk_gradient` {', '.join(sorted(cuts))}. "
+        f"`topk_gradient` {', '.join(sorted(cuts))}{forms}.{sim} "
         "`python benchmarks/builtin.py`, `benchmarks/results/builtin/`.\n\n"
         + markdown(header, rows)
+    )
+
+
+def taught(found: list[dict]) -> str:
+    """How simulation accuracy was measured, and its ends: no explanation, the true evidence."""
+    if not found:
+        return ""
+    settings = found[0]["settings"]["sim"]
+    ends = [spread(figure(result, name, "sim") for result in found) for name in ("none", "true")]
+    return (
+        f" `sim` is the median of {settings['students']} students from scratch that learn "
+        f"{settings['rows']} rows for {settings['epochs']:g} epochs: {ends[0]} without an "
+        f"explanation, {ends[1]} with the true evidence."
     )
 
 
@@ -142,6 +162,43 @@ def topk_gradient() -> str:
     )
 
 
+def readings() -> str:
+    """Readings of NORM: each trained for comp and for suff, over seeds."""
+    groups: dict[str, list[dict]] = {}
+    for result in read("readings/*.json"):
+        groups.setdefault(result["cell"]["group"], []).append(result)
+    if not groups:
+        return ""
+    names = {"comp": "COMP, trained for it (higher)", "suff": "SUFF, trained for it (lower)"}
+    variants = dict.fromkeys(group.rpartition("-")[0] for group in groups)
+    rows = [
+        [
+            f"`{variant}`",
+            *(
+                spread(figure(result, "ivra", name) for result in groups[f"{variant}-{name}"])
+                for name in names
+            ),
+        ]
+        for variant in variants
+    ]
+    rows.sort(key=lambda row: float(row[1].split()[0]), reverse=True)
+    found = [groups[f"{next(iter(variants))}-{name}"] for name in names]
+    untrained = [
+        spread(figure(result, "untrained", name) for result in results)
+        for name, results in zip(names, found, strict=True)
+    ]
+    config = found[0][0]["config"]
+    seeds = sorted({result["config"]["seed"] for result in found[0]})
+    return (
+        f"Built-in data, tiny ELECTRA, {config['epochs']:g} epochs of stage 2 on the frozen model, "
+        f"feature, head and layer levels (`-value`: that too), seeds "
+        f"{', '.join(map(str, seeds))}; AOPC on the test part, mean (least to largest). The NORM "
+        "of a row is that of the coefficients and of the saliency. "
+        "`python benchmarks/readings.py`, `benchmarks/results/readings/`.\n\n"
+        + markdown(["reading and NORM", *names.values()], [*rows, ["untrained", *untrained]])
+    )
+
+
 def between(text: str, start: str, end: str, parts: tuple[str, ...]) -> str:
     """``text`` with everything between the markers made anew."""
     before, _, rest = text.partition(start)
@@ -152,7 +209,8 @@ def between(text: str, start: str, end: str, parts: tuple[str, ...]) -> str:
 
 def pages() -> dict[Path, str]:
     """The pages with tables, as they should be."""
-    readme, criteria = ROOT / "README.md", ROOT / "docs" / "criteria.md"
+    readme, docs = ROOT / "README.md", ROOT / "docs"
+    criteria, attention = docs / "criteria.md", docs / "attention.md"
     return {
         readme: between(
             readme.read_text(encoding="utf-8"), START, END, (sst2(), builtin(), explain_time())
@@ -162,6 +220,12 @@ def pages() -> dict[Path, str]:
             "<!-- topk -->",
             "<!-- end of topk -->",
             (topk_gradient(),),
+        ),
+        attention: between(
+            attention.read_text(encoding="utf-8"),
+            "<!-- measured -->",
+            "<!-- end of measured -->",
+            (readings(),),
         ),
     }
 
