@@ -162,6 +162,27 @@ def topk_gradient() -> str:
     )
 
 
+def simulatability() -> str:
+    """Students taught by the module trained for ``sim``, by its baselines and by the controls."""
+    found = read("simulatability/*.json")
+    if not found:
+        return ""
+    settings, used = found[0]["settings"]["sim"], found[0]["config"]
+    names = {**TITLES, "none": "no explanation", "true": "true evidence"}
+    names = {name: title for name, title in names.items() if name in found[0]["figures"]}
+    rows = [
+        [str(r["config"]["seed"]), *(number(figure(r, name, "sim")) for name in names)]
+        for r in found
+    ]
+    return (
+        f"Simulation accuracy on the built-in data, tiny ELECTRA: median of {settings['students']} "
+        f"students from scratch that learn {settings['rows']} rows for {settings['epochs']:g} "
+        f"epochs. The module was trained for `sim` alone, {used['epochs']:g} epochs with "
+        f"{used['student_rows']} study rows. `python benchmarks/builtin.py --criteria sim`, "
+        "`benchmarks/results/simulatability/`.\n\n" + markdown(["seed", *names.values()], rows)
+    )
+
+
 def readings() -> str:
     """Readings of NORM: each trained for comp and for suff, over seeds."""
     groups: dict[str, list[dict]] = {}
@@ -216,10 +237,15 @@ def pages() -> dict[Path, str]:
             readme.read_text(encoding="utf-8"), START, END, (sst2(), builtin(), explain_time())
         ),
         criteria: between(
-            criteria.read_text(encoding="utf-8"),
-            "<!-- topk -->",
-            "<!-- end of topk -->",
-            (topk_gradient(),),
+            between(
+                criteria.read_text(encoding="utf-8"),
+                "<!-- topk -->",
+                "<!-- end of topk -->",
+                (topk_gradient(),),
+            ),
+            "<!-- sim -->",
+            "<!-- end of sim -->",
+            (simulatability(),),
         ),
         attention: between(
             attention.read_text(encoding="utf-8"),
