@@ -162,6 +162,8 @@ class Simulatability(Criterion):
         if self._first_spread is None:
             self._first_spread = spread.item()
         excess = spread.item() - self._first_spread - math.log(self.sharpness)
+        if not excess or not spread.requires_grad:
+            return torch.zeros_like(spread)
         pulls = [
             (
                 study.saliency * torch.autograd.grad(term, study.saliency, retain_graph=True)[0]

@@ -468,3 +468,13 @@ def test_a_saliency_is_pulled_to_the_sharpness_it_is_held_at(
     assert abs(pull(sharpness)) < 1e-9
     assert pull(1.3 * sharpness) > 1e-6, "sharper: the loss falls as the temperature does"
     assert pull(0.8 * sharpness) < -1e-6, "softer: it falls as the temperature rises"
+
+
+def test_a_saliency_without_a_gradient_has_a_value_all_the_same(
+    student: ScaffoldedStudent, views: tuple[View, View]
+) -> None:
+    study, heldout = views
+    shown = replace_saliency(study)
+    criterion = Simulatability(student, sharpness=2.0)
+    found = criterion(replace(heldout, on=lambda batch: shown))["sim"]
+    torch.testing.assert_close(found, student.look_ahead(shown, heldout, Plan()).loss)
