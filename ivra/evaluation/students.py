@@ -16,7 +16,7 @@ from ivra.training.student import new_student
 
 
 def _plan(run: Run, config: EvalConfig) -> StudentPlan:
-    tiny = run.config.is_tiny
+    tiny = run.config.student_is_tiny
     return StudentPlan(
         rows=config.student_rows,
         epochs=config.student_epochs or (30.0 if tiny else 8.0),

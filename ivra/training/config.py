@@ -167,6 +167,11 @@ class TrainConfig(BaseModel):
         """Whether the model is one of the built-in random ones."""
         return self.model.startswith("tiny-")
 
+    @property
+    def student_is_tiny(self) -> bool:
+        """Whether students start from one of the built-in random models."""
+        return (self.student or self.model).startswith("tiny-")
+
 
 def _one_of(kind: str, name: str, choices: tuple[str, ...]) -> str:
     if name not in choices:

@@ -245,7 +245,7 @@ class CriteriaStage:
         return ScaffoldedStudent(
             fresh=lambda n: new_student(config, self.backbone, config.seed + 1 + 1000 * n),
             study=endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n)),
-            rate=config.student_lr or (1e-3 if config.is_tiny else 5e-5),
+            rate=config.student_lr or (1e-3 if config.student_is_tiny else 5e-5),
             beta=config.student_beta,
             life=config.student_life,
             divergence=row_divergence(config.student_divergence, config.saliency_norm),

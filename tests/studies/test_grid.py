@@ -42,8 +42,10 @@ class Interrupt(Hooks):
 def test_an_interrupted_cell_is_not_judged_and_is_trained_again(
     cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(config: TrainConfig, *, output: Path, name: str, device: str) -> Run:
-        return train(config, output=output, name=name, device=device, hooks=(Interrupt(),))
+    def cut(
+        config: TrainConfig, *, output: Path, name: str, device: str, hooks: tuple[Hooks, ...]
+    ) -> Run:
+        return train(config, output=output, name=name, device=device, hooks=(*hooks, Interrupt()))
 
     results, runs = tmp_path / "results", tmp_path / "runs"
     results.mkdir()
