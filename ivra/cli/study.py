@@ -195,6 +195,7 @@ def study_command(
     with StudyBar(sum(not cell.finished for cell in planned)) as bar:
         found = run_study(study, target, data_folder=folder, device=device, watch=bar)
     for table in tables_of(found, median):
+        console.print(f"\n[bold]{escape(table.caption)}[/bold]", highlight=False, soft_wrap=True)
         console.print(_rich(table))
     for path in write_study(found, target, median):
         console.print(f"written to {path}", highlight=False, soft_wrap=True)
@@ -234,8 +235,7 @@ def _about(seconds: float | None) -> str:
 
 def _rich(table: Table) -> RichTable:
     """The table for the terminal: the best bold, the second underlined."""
-    shown = RichTable(box=None, pad_edge=False, header_style="dim", title_justify="left")
-    shown.title = escape(table.caption)
+    shown = RichTable(box=None, pad_edge=False, header_style="dim")
     shown.add_column("")
     for column in range(len(table.columns)):
         shown.add_column(escape(table.headings[column]), justify="right")

@@ -186,13 +186,13 @@ SCALES: dict[str, Scale] = {
         {"tiny-electra": "tiny-electra"},
         (0, 1),
         {
-            "finetune_epochs": 6,
-            "max_steps": 20,
+            "finetune_epochs": 5,
+            "max_steps": 10,
             "validations": 1,
             "validation_rows": 50,
             "student_rows": 64,
         },
-        {"rows": 16, "students": 1, "student_rows": 64, "student_epochs": 4, "resamples": 0},
+        {"rows": 12, "students": 1, "student_rows": 64, "student_epochs": 4, "resamples": 0},
     ),
     "cpu": Scale(
         "a small pretrained encoder on two cores, minutes a cell",
