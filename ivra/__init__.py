@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ivra.version import __version__
 
 if TYPE_CHECKING:
-    from ivra.api import explain, export_eraser, write_report
+    from ivra.api import compare, explain, export_eraser, write_comparison, write_report
     from ivra.errors import IvraError
     from ivra.evaluation import EvalConfig, evaluate
     from ivra.losses import Criterion, Terms, View
@@ -32,11 +32,13 @@ __all__ = [
     "TrainConfig",
     "View",
     "__version__",
+    "compare",
     "evaluate",
     "explain",
     "export_eraser",
     "load",
     "train",
+    "write_comparison",
     "write_report",
 ]
 
@@ -49,11 +51,13 @@ _WHERE = {
     "Terms": ("ivra.losses", "Terms"),
     "TrainConfig": ("ivra.training", "TrainConfig"),
     "View": ("ivra.losses", "View"),
+    "compare": ("ivra.api", "compare"),
     "evaluate": ("ivra.evaluation", "evaluate"),
     "explain": ("ivra.api", "explain"),
     "export_eraser": ("ivra.api", "export_eraser"),
     "load": ("ivra.training", "load_run"),
     "train": ("ivra.training", "train"),
+    "write_comparison": ("ivra.api", "write_comparison"),
     "write_report": ("ivra.api", "write_report"),
 }
 

@@ -5,12 +5,16 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+import torch
+
 from ivra.data import Item, Row, document_ids
 from ivra.errors import IvraError
 from ivra.evaluation import (
+    AopcSettings,
     EraserScores,
     EvalConfig,
     Reduced,
+    aopc,
     eraser_figures,
     eraser_scores,
     evaluation_rows,
@@ -21,16 +25,19 @@ from ivra.evaluation import (
 from ivra.explainers import Explainer, ModuleExplainer, static_explainer
 from ivra.losses import AOPC_BINS
 from ivra.reports import (
+    Compared,
+    ComparePage,
     EraserDocument,
     EraserInstance,
     EraserReduced,
     ExplainedRow,
     LogRecord,
     Page,
+    write_compare_html,
     write_eraser,
     write_html,
 )
-from ivra.reports.results import summary_rows
+from ivra.reports.results import EXPLAINER_TITLES, summary_rows
 from ivra.training import Run
 from ivra.training.log import read_log
 from ivra.training.run import LOG
@@ -87,6 +94,64 @@ def explain(
                 )
             )
     return explained
+
+
+def compare(
+    run: Run,
+    rows: Sequence[str | tuple[str, str] | Row],
+    explainers: Sequence[str] = ("ivra", "attention", "input-x-gradient", "random"),
+) -> list[Compared]:
+    """Explain rows by several explainers, and judge each explanation on its own row.
+
+    Args:
+        run: from :func:`ivra.load` or :func:`ivra.train`.
+        rows: as :func:`explain` takes them.
+        explainers: ``"ivra"`` (the trained module) and names of static explainers.
+
+    Returns:
+        For every row, one :class:`~ivra.reports.Compared` an explainer: the explained row, and
+        its AOPC comprehensiveness and sufficiency with the bins of the run, by deletion.
+
+    Raises:
+        IvraError: an unknown explainer, or a text without a token to explain.
+    """
+    names = tuple(dict.fromkeys(explainers))
+    given = [_row(row, i) for i, row in enumerate(rows)]
+    explained = explain(run, given, names)
+    if not explained:
+        return []
+    items = run.encoder.items(given, labelled=False)
+    rankings = {
+        name: [torch.tensor(row.saliency) for row in explained if row.explainer == name]
+        for name in names
+    }
+    found = aopc(run.backbone, items, rankings, AopcSettings().with_bins(run.config.bins))
+    figures = {
+        name: list(zip(of.comp.tolist(), of.suff.tolist(), strict=True))
+        for name, of in found.items()
+    }
+    return [
+        Compared(row, *figures[row.explainer][place // len(names)])
+        for place, row in enumerate(explained)
+    ]
+
+
+def write_comparison(path: str | Path, run: Run, compared: Sequence[Compared]) -> None:
+    """One self-contained HTML page of what :func:`compare` returned, a card a row."""
+    page = ComparePage(
+        run=run.name,
+        model=Path(run.config.model).name,
+        criteria=tuple(run.config.criteria.split(",")),
+        date=time.strftime("%Y-%m-%d"),
+        compared=tuple(compared),
+        titles=EXPLAINER_TITLES,
+        evidence=_evidence(run),
+    )
+    write_compare_html(path, page)
+
+
+def _evidence(run: Run) -> str:
+    return "planted evidence" if run.config.data == "builtin" else "human rationale"
 
 
 def _row(row: str | tuple[str, str] | Row, place: int) -> Row:
@@ -189,7 +254,7 @@ def write_report(
         summary=() if result is None else summary_rows(result),
         log=_curves(run),
         rows=tuple(rows),
-        evidence="planted evidence" if run.config.data == "builtin" else "human rationale",
+        evidence=_evidence(run),
         config=run.config.model_dump(mode="json"),
     )
     write_html(path, page)

@@ -1,5 +1,7 @@
 """``ivra explain``."""
 
+from collections.abc import Callable
+
 import click
 
 from ivra.api import explain, write_report
@@ -8,8 +10,33 @@ from ivra.data import Row
 from ivra.errors import IvraError
 from ivra.reports import explain_json, render_rows
 from ivra.storage import write_json_atomic
-from ivra.training import load_run
+from ivra.training import Run, load_run
 from ivra.training.task import read_part
+
+
+def given_rows(
+    load: Callable[[], Run],
+    texts: tuple[str, ...],
+    pairs: tuple[str, ...],
+    data: str | None,
+    split: str,
+    rows: int | None,
+) -> tuple[Run, list[str | tuple[str, str] | Row]]:
+    """The run, loaded after a look at the options, and the rows that they name.
+
+    Raises:
+        IvraError: texts and a data set, neither of them, or texts without their second ones.
+    """
+    if bool(texts) == (data is not None):
+        raise IvraError("expected either --text or --data, got " + ("both" if texts else "neither"))
+    if pairs and len(pairs) != len(texts):
+        raise IvraError(
+            f"got {len(texts)} --text and {len(pairs)} --pair: give each text its second text"
+        )
+    loaded = load()
+    if data is not None:
+        return loaded, list(read_part(loaded.config, data, split)[:rows])
+    return loaded, list(zip(texts, pairs, strict=True)) if pairs else list(texts)
 
 
 @click.command("explain")
@@ -39,20 +66,9 @@ def explain_command(
 
     Give texts with --text, or a file with --data.
     """
-    if bool(texts) == (data is not None):
-        raise IvraError("expected either --text or --data, got " + ("both" if texts else "neither"))
-    if pairs and len(pairs) != len(texts):
-        raise IvraError(
-            f"got {len(texts)} --text and {len(pairs)} --pair: give each text its second text"
-        )
     different_files(html=html_path, json=json_path)
     quiet()
-    loaded = load_run(run, device)
-    given: list[str | tuple[str, str] | Row] = list(texts)
-    if pairs:
-        given = list(zip(texts, pairs, strict=True))
-    if data is not None:
-        given = list(read_part(loaded.config, data, split)[:rows])
+    loaded, given = given_rows(lambda: load_run(run, device), texts, pairs, data, split, rows)
     names = tuple(filter(None, explainers.split(",")))
     explained = explain(loaded, given, names)
     console.print(render_rows(explained))

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("ivra.cli.train", "Train explanations by one or more criteria."),
     "eval": ("ivra.cli.evaluate", "Measure a run's explanations beside the usual baselines."),
     "explain": ("ivra.cli.explain", "Show which tokens decide, for a text or a file."),
+    "compare": ("ivra.cli.compare", "Explainers side by side on a few rows."),
     "study": ("ivra.cli.study", "Run many trainings at once; the tables of the paper."),
     "plugins": ("ivra.cli.about", "List criteria, explainers and backbones; check a criterion."),
     "env": ("ivra.cli.about", "Print versions for a bug report."),

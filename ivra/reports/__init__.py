@@ -3,6 +3,9 @@
 Plain data in, text out: nothing here knows torch, a model or a batch.
 """
 
+from ivra.reports.compare import Compared, ComparePage, compare_json
+from ivra.reports.compare_html import write_compare_html
+from ivra.reports.compare_terminal import RenderedComparison, render_comparison
 from ivra.reports.eraser import (
     EraserDocument,
     EraserInstance,
@@ -19,6 +22,8 @@ from ivra.reports.terminal import RenderedRows, render_rows
 
 __all__ = [
     "METRICS",
+    "ComparePage",
+    "Compared",
     "EraserDocument",
     "EraserInstance",
     "EraserReduced",
@@ -27,19 +32,23 @@ __all__ = [
     "Metric",
     "Page",
     "Piece",
+    "RenderedComparison",
     "RenderedRows",
     "SummaryRow",
     "Undefined",
     "by_example",
+    "compare_json",
     "cut",
     "eraser_json",
     "explain_json",
     "percent",
+    "render_comparison",
     "render_rows",
     "result_lines",
     "results_tables",
     "summary_rows",
     "top_pieces",
+    "write_compare_html",
     "write_eraser",
     "write_html",
 ]

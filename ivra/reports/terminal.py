@@ -33,9 +33,9 @@ class RenderedRows:
                 yield Text()
             for index, row in enumerate(group):
                 if index == 0 or _claim(row) != _claim(group[index - 1]):
-                    yield _head(row, options.ascii_only)
+                    yield head(row, options.ascii_only)
                 if row.explainer:
-                    yield Text(_printable(row.explainer), style="dim")
+                    yield Text(printable(row.explainer), style="dim")
                 for pieces in cut(row):
                     yield Padding(_body(pieces, colour, styled), (0, 0, 0, 2))
         if self.rows:
@@ -59,18 +59,19 @@ def _claim(row: ExplainedRow) -> tuple[str, float]:
     return row.prediction, row.confidence
 
 
-def _head(row: ExplainedRow, ascii_only: bool) -> Text:
+def head(row: ExplainedRow, ascii_only: bool) -> Text:
+    """What the model says of a row: its id, prediction, confidence and label."""
     full, empty = ("#", ".") if ascii_only else ("\N{BLACK RECTANGLE}", "\N{MIDDLE DOT}")
     filled = round(row.confidence * BAR)
     head = Text.assemble(
-        (_printable(row.id), "dim"),
+        (printable(row.id), "dim"),
         "  ",
-        (_printable(row.prediction), "bold"),
+        (printable(row.prediction), "bold"),
         f"  {full * filled}{empty * (BAR - filled)} {percent(row.confidence)}",
     )
     if row.label is not None:
         verdict = "label" if row.correct else "wrong, label"
-        head.append(f"  {verdict}: {_printable(row.label)}", style="" if row.correct else "bold")
+        head.append(f"  {verdict}: {printable(row.label)}", style="" if row.correct else "bold")
     return head
 
 
@@ -81,7 +82,7 @@ def _body(pieces: Sequence[Piece], colour: bool, styled: bool) -> Text:
         if piece.marked != inside and not styled:
             body.append("_")
         inside = piece.marked
-        text = _printable(piece.text)
+        text = printable(piece.text)
         styles = ["underline"] if piece.marked else []
         if piece.share >= STRONG:
             styles.append("bold")
@@ -110,7 +111,7 @@ def _legend(colour: bool, styled: bool, marked: bool) -> Text:
     return legend
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """``text`` with control characters, other than line ends and tabs, replaced."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}"

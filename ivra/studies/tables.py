@@ -10,6 +10,7 @@ import numpy as np
 
 from ivra.explainers import ModuleExplainer
 from ivra.reports import Metric
+from ivra.reports.results import EXPLAINER_TITLES
 from ivra.studies.columns import OF_MODEL
 from ivra.studies.grid import Result, figure
 from ivra.studies.run import StudyResult
@@ -17,20 +18,11 @@ from ivra.studies.run import StudyResult
 DASH = "\N{EN DASH}"
 ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}", None: ""}
 TITLES = {
-    "untrained": "untrained module",
-    "attention": "Attention, mean of layers",
-    "attention-last": "Attention, last layer",
-    "gradient-norm": "Gradient norm",
-    "input-x-gradient": "Input x Gradient",
-    "integrated-gradients": "Integrated Gradients",
-    "occlusion": "Occlusion",
-    "lime": "LIME",
-    "kernel-shap": "KernelSHAP",
-    "random": "Random",
+    **EXPLAINER_TITLES,
     "smat": "SMaT",
     "ivra-softmax": "IvRA-softmax",
     "ivra-sparsemax": "IvRA-sparsemax",
-    "ivra-value": "IvRA with values",
+    "ivra-value": "ivra with values",
 }
 """Names as tables print them; others stand as they are."""
 

@@ -41,7 +41,7 @@ def test_a_table_of_the_paper_from_start_to_tables(table2: tuple[Result, Path]) 
     static = json.loads((output / "cells" / "tiny-electra_builtin_static-seed0.json").read_text())
     lime = next(row for row in rows if row["explanation"] == "LIME")
     assert float(lime["mean"]) == static["figures"]["lime"]["comp"]
-    for name in ("SMaT", "IvRA-softmax", "IvRA-sparsemax", "Attention, last layer"):
+    for name in ("SMaT", "IvRA-softmax", "IvRA-sparsemax", "last-layer attention"):
         assert name in result.stdout
         assert f"| {name} | " in (output / "tables.md").read_text(encoding="utf-8")
         assert f"{name} & " in (output / "tables.tex").read_text(encoding="utf-8")

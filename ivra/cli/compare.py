@@ -1,0 +1,60 @@
+"""``ivra compare``."""
+
+import click
+
+from ivra.api import compare, write_comparison
+from ivra.cli.console import console, different_files, quiet
+from ivra.cli.explain import given_rows
+from ivra.reports import compare_json, render_comparison
+from ivra.reports.results import EXPLAINER_TITLES
+from ivra.storage import write_json_atomic
+from ivra.training import load_run
+
+ROWS = 5
+
+
+@click.command("compare")
+@click.argument("run", default="runs/latest", type=click.Path(path_type=str))
+@click.option("--text", "texts", multiple=True, help="a text; can be repeated")
+@click.option("--pair", "pairs", multiple=True, help="its second text (hypothesis), in order")
+@click.option("--data", type=str, help="rows: a file, a folder or a data set")
+@click.option("--split", default="test", show_default=True, help="part of the data")
+@click.option(
+    "--rows", type=click.IntRange(1), default=ROWS, show_default=True, metavar="N", help="at most"
+)
+@click.option(
+    "--explainers",
+    default="ivra,attention,input-x-gradient,random",
+    show_default=True,
+    help="with commas; a line each",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
+@click.option("--html", "html_path", type=click.Path(dir_okay=False), help="write a page")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="write the numbers")
+def compare_command(
+    run: str,
+    texts: tuple[str, ...],
+    pairs: tuple[str, ...],
+    data: str | None,
+    split: str,
+    rows: int,
+    explainers: str,
+    device: str,
+    html_path: str | None,
+    json_path: str | None,
+) -> None:
+    """Show a few rows of RUN (default: the latest) explained by several explainers.
+
+    Each line is one explainer's scores over the same text, with its comprehensiveness and
+    sufficiency on that row. Give texts with --text, or a file with --data.
+    """
+    different_files(html=html_path, json=json_path)
+    names = tuple(filter(None, explainers.split(",")))
+    quiet()
+    loaded, given = given_rows(lambda: load_run(run, device), texts, pairs, data, split, rows)
+    compared = compare(loaded, given, names)
+    console.print(render_comparison(compared, EXPLAINER_TITLES))
+    if json_path is not None:
+        write_json_atomic(json_path, compare_json(compared))
+    if html_path is not None:
+        write_comparison(html_path, loaded, compared)
