@@ -140,7 +140,7 @@ def write_comparison(path: str | Path, run: Run, compared: Sequence[Compared]) -
     """One self-contained HTML page of what :func:`compare` returned, a card a row."""
     page = ComparePage(
         run=run.name,
-        model=Path(run.config.model).name,
+        model=_model_name(run),
         criteria=tuple(run.config.criteria.split(",")),
         date=time.strftime("%Y-%m-%d"),
         compared=tuple(compared),
@@ -148,6 +148,12 @@ def write_comparison(path: str | Path, run: Run, compared: Sequence[Compared]) -
         evidence=_evidence(run),
     )
     write_compare_html(path, page)
+
+
+def _model_name(run: Run) -> str:
+    """The model's own name, or that of the run whose folder ``model`` it is."""
+    path = Path(run.config.model)
+    return path.parent.name if path.name == "model" else path.name
 
 
 def _evidence(run: Run) -> str:
