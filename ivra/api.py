@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -38,7 +39,11 @@ from ivra.reports import (
     write_html,
 )
 from ivra.reports.results import EXPLAINER_TITLES, summary_rows
-from ivra.training import Run
+from ivra.studies.heatmaps import example_cells
+from ivra.studies.matrix import RUNS
+from ivra.studies.run import StudyResult
+from ivra.studies.tables import TITLES
+from ivra.training import Run, load_run
 from ivra.training.log import read_log
 from ivra.training.run import LOG
 
@@ -148,6 +153,47 @@ def write_comparison(path: str | Path, run: Run, compared: Sequence[Compared]) -
         evidence=_evidence(run),
     )
     write_compare_html(path, page)
+
+
+def write_study_examples(found: StudyResult, output: Path, rows: int = 4) -> list[Path]:
+    """A page a model: some rows that a study judged on, explained by everything it has.
+
+    They are the first ``rows`` rows of the first data set and seed, a line an explainer or
+    method, as on the page of :func:`write_comparison`.
+    """
+    written = []
+    for number, model in enumerate(found.study.models):
+        cells = example_cells(found, model)
+        if not cells or not (output / RUNS / cells[0].base_run / "run.json").is_file():
+            continue
+        base = load_run(output / RUNS / cells[0].base_run)
+        judged, _ = evaluation_rows(base, cells[0].cell.evaluation)
+        shown = min(rows, len(judged))
+        lines = [compare(base, judged[:rows], found.study.explainers)]
+        for cell in cells:
+            title = TITLES.get(str(cell.method), str(cell.method))
+            own = compare(load_run(output / RUNS / str(cell.cell.run)), judged[:rows], ("ivra",))
+            lines.append([replace(c, row=replace(c.row, explainer=title)) for c in own])
+        by_row = [
+            entry
+            for place in range(shown)
+            for own in lines
+            for entry in own[place * len(own) // shown : (place + 1) * len(own) // shown]
+        ]
+        page = ComparePage(
+            run=found.study.title or found.study.name,
+            model=model,
+            criteria=found.study.criteria,
+            date=time.strftime("%Y-%m-%d"),
+            compared=tuple(by_row),
+            titles=EXPLAINER_TITLES,
+            evidence=_evidence(base),
+        )
+        many = len(found.study.models) > 1
+        target = output / (f"examples-{number + 1}.html" if many else "examples.html")
+        write_compare_html(target, page)
+        written.append(target)
+    return written
 
 
 def _model_name(run: Run) -> str:

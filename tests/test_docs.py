@@ -31,6 +31,8 @@ from ivra.losses import (
     check_terms,
 )
 from ivra.losses.registry import BUILT_IN
+from ivra.studies import METHODS, SCALES, Study, make_study, plan, read_study
+from ivra.studies import PRESETS as STUDIES
 from ivra.training import TrainConfig, make_config, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,7 +226,29 @@ def test_python_blocks_compile_and_their_imports_exist() -> None:
 def test_yaml_blocks_are_configurations() -> None:
     assert blocks("yaml")
     for block in blocks("yaml"):
-        make_config(yaml.safe_load(block.text))
+        make = make_study if block.page == "studies.md" else make_config
+        make(yaml.safe_load(block.text))
+
+
+def test_the_study_of_the_docs_has_the_cells_it_speaks_of(tmp_path: Path) -> None:
+    text = next(block.text for block in blocks("yaml") if block.page == "studies.md")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    cells = plan(read_study(tmp_path / "mine.yaml"), tmp_path / "out")
+    assert len(cells) == 3 * (1 + 3 * 2)
+
+
+def test_the_tables_of_studies_are_those_of_the_code() -> None:
+    lines = TEXT["studies.md"].splitlines()
+    for name, field in Study.model_fields.items():
+        default = ",".join(map(str, field.default)) if field.default else ""
+        if not isinstance(field.default, dict | tuple):
+            default = str(field.default)
+        assert f"| `{name}` | {default or 'none'} | {field.description} |" in lines
+    for table in (STUDIES, SCALES):
+        for name, entry in table.items():  # type: ignore[attr-defined]
+            assert f"| `{name}` | {entry.summary} |" in lines
+    for method in METHODS:
+        assert any(line.startswith(f"| `{method}` | ") for line in lines)
 
 
 def test_the_example_configuration_fits() -> None:

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
+from ivra.api import write_study_examples
 from ivra.cli.console import console, messages, quiet
 from ivra.errors import IvraError, unknown_name
 from ivra.studies import (
@@ -197,7 +198,8 @@ def study_command(
     for table in tables_of(found, median):
         console.print(f"\n[bold]{escape(table.caption)}[/bold]", highlight=False, soft_wrap=True)
         console.print(_rich(table))
-    for path in write_study(found, target, median):
+    pages = write_study_examples(found, target) if study.plot == "examples" else []
+    for path in [*write_study(found, target, median), *pages]:
         console.print(f"written to {path}", highlight=False, soft_wrap=True)
     for cell, reason in found.failures.items():
         messages.print(

@@ -60,14 +60,15 @@ def read_clock(run: Path) -> float | None:
 
 
 def explain_seconds(run: Run, config: EvalConfig, count: int) -> dict[str, float]:
-    """Seconds an explanation takes, a row at a time, on the first ``count`` rows that are judged.
+    """Seconds an explanation takes, a row at a time, on the ``count`` longest rows that are judged.
 
     The median over rounds, in each of which all explainers run in turn, so that a drifting
     machine meets them all; after one round that does not count.
     """
     backbone = run.backbone.eval()
     rows, _ = evaluation_rows(run, config)
-    items = run.encoder.items(rows[:count], labelled=False)
+    every = run.encoder.items(rows, labelled=False)
+    items = sorted(every, key=lambda item: -len(item.input_ids))[:count]
     explainers = [
         ModuleExplainer(run.module),
         *(static_explainer(name, config.seed) for name in config.explainers),

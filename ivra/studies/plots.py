@@ -17,8 +17,9 @@ from ivra.errors import IvraError, first_line
 from ivra.explainers import ModuleExplainer
 from ivra.studies.columns import COLUMNS
 from ivra.studies.grid import Result
+from ivra.studies.heatmaps import coefficient_maps
 from ivra.studies.run import StudyResult
-from ivra.studies.tables import Row, Summary, Table, summary_of
+from ivra.studies.tables import TITLES, Row, Summary, Table, summary_of
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A7A7A", "#000000")
 """Okabe and Ito's, which the colour-blind can tell apart; shapes differ too."""
@@ -44,7 +45,7 @@ def write_plots(found: StudyResult, tables: Sequence[Table], output: Path) -> li
     """A PNG and an SVG for every model; what was written."""
     draw: dict[str, Callable[[StudyResult, Table], Figure | None]] = {
         "points": points,
-        "examples": points,
+        "examples": points,  # and the heat maps below
         "lines": lines,
         "thresholds": thresholds,
     }
@@ -56,6 +57,12 @@ def write_plots(found: StudyResult, tables: Sequence[Table], output: Path) -> li
                 continue
             stem = "figure" if len(tables) == 1 else f"figure-{number + 1}"
             written += [save(figure, output / f"{stem}.{kind}") for kind in ("png", "svg")]
+        if found.study.plot == "examples":
+            with matplotlib.rc_context(_STYLE):
+                figure = coefficient_maps(found, table.model, output, TITLES)
+                if figure is not None:
+                    stem = "coefficients" if len(tables) == 1 else f"coefficients-{number + 1}"
+                    written += [save(figure, output / f"{stem}.{kind}") for kind in ("png", "svg")]
     return written
 
 
@@ -102,7 +109,7 @@ def points(found: StudyResult, table: Table) -> Figure | None:
         static = sum(not row.trained for row in table.rows)
         if 0 < static < len(table.rows):
             ax.axhline(static - 0.5, color="#8A857C", linewidth=0.6, linestyle=(0, (3, 3)))
-    _title(figure, table)
+    _title(figure, table.caption)
     return figure
 
 
@@ -154,17 +161,24 @@ def lines(found: StudyResult, table: Table) -> Figure | None:
             }
             x = [size for size in sizes if size in cells]
             _line(ax, x, [cells[size] for size in x], number, row)
-        metric = COLUMNS[key]
         ax.set_xlabel("N, tokens of a row")
-        ax.set_ylabel(metric.title)
+        ax.set_ylabel(COLUMNS[key].meaning.rstrip("."))
         ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
         ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        _scale_y(ax, [v for row in table.rows for c in row.cells for v in c.values if v])
         ax.grid(color=RULE, linewidth=0.6)
         ax.set_axisbelow(True)
     _legend_beside(figure)
-    _title(figure, table)
+    _title(figure, f"{table.title}: {table.model}")
     return figure
+
+
+def _scale_y(ax: Axes, values: Sequence[float]) -> None:
+    """From 0 where the values are of like size, logarithmic where they are not."""
+    if values and max(values) > 10 * min(values) > 0:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
 
 
 def _line(ax: Axes, x: Sequence[float], over: Sequence[Summary], number: int, row: Row) -> None:
@@ -177,8 +191,9 @@ def _line(ax: Axes, x: Sequence[float], over: Sequence[Summary], number: int, ro
         label=row.name,
         capsize=2,
         color=COLOURS[number % len(COLOURS)],
-        marker=MARKERS[number % len(MARKERS)],
+        marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
         markersize=5,
+        elinewidth=0.8,
         linewidth=1.8 if row.trained else 1.2,
         linestyle="-" if row.trained else "--",
     )
@@ -201,7 +216,8 @@ def thresholds(found: StudyResult, table: Table) -> Figure | None:
                 continue
             z = np.arange(1, len(curves[0]) + 1) / (len(curves[0]) + 1)
             over = [summary_of(values) for values in zip(*curves, strict=True)]
-            _line(ax, z.tolist(), over, number, row)
+            apart = 0.006 * (number - len(table.rows) / 2)  # so that bars do not hide each other
+            _line(ax, (z + apart).tolist(), over, number, row)
         ax.set_title(data, fontsize=9, loc="left")
         ax.set_xlabel("threshold z of the scaled score")
         ax.set_ylabel("share of tokens above z" if place == 0 else "")
@@ -209,7 +225,7 @@ def thresholds(found: StudyResult, table: Table) -> Figure | None:
         ax.grid(color=RULE, linewidth=0.6)
         ax.set_axisbelow(True)
     _legend_beside(figure)
-    _title(figure, table)
+    _title(figure, table.caption)
     return figure
 
 
@@ -233,5 +249,5 @@ def _curves(found: StudyResult, table: Table, data: str) -> list[tuple[Row, list
     return curves
 
 
-def _title(figure: Figure, table: Table) -> None:
-    figure.suptitle(table.caption, fontsize=10, fontweight="bold", x=0.01, ha="left")
+def _title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, fontsize=10, fontweight="bold", x=0.01, ha="left")

@@ -126,7 +126,7 @@ PRESETS: dict[str, Preset] = {
         "Important tokens",
         {
             "title": "Important tokens",
-            "criteria": ("comp", "suff"),
+            "criteria": ("comp",),
             "columns": ("important", "comp", "suff"),
             "explainers": EXPLAINERS,
             "methods": TRAINED,
