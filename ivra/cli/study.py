@@ -37,11 +37,9 @@ from ivra.studies import (
     write_study,
 )
 
-LISTS = ("models", "data", "explainers", "methods", "criteria", "columns", "seeds")
-
 
 class StudyBar(Watch):
-    """A bar over the cells that are left, and a line for each that is done where there is none."""
+    """A bar over the cells that are left, and a line for each that is done."""
 
     def __init__(self, left: int) -> None:
         self._bar = Progress(
@@ -81,7 +79,7 @@ class StudyBar(Watch):
 
 
 def _pairs(option: str, given: tuple[str, ...]) -> dict[str, object]:
-    """``KEY=VALUE`` as YAML reads it; with commas a list."""
+    """``KEY=VALUE``, the value as YAML reads it: ``lr=0.1``, ``aopc={cut: min-max}``."""
     found: dict[str, object] = {}
     for text in given:
         key, equals, value = text.partition("=")

@@ -29,12 +29,18 @@ from ivra.training import TrainConfig
 DATA_VARIABLE = "IVRA_DATA"
 CELLS, RUNS = "cells", "runs"
 STATIC = "static"
-_BASE_STEPS = {"criteria": "suff", "max_steps": 1, "validations": 1}
+_BASE_STEPS = {
+    "criteria": "suff",
+    "max_steps": 1,
+    "validations": 1,
+    "topk_gradient": "straight-through",
+}
 """Of the run that fine-tunes: a module is part of every run, and this one's is not used."""
 _OF_BASE = (
     *SHARED,
     "batch_size",
     "clip",
+    "validation_rows",
     "bins",
     "student",
     "student_rows",
