@@ -31,6 +31,14 @@ def read(pattern: str) -> list[dict]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob(pattern))]
 
 
+def grouped(pattern: str) -> dict[str, list[dict]]:
+    """The same by the group of their cell."""
+    groups: dict[str, list[dict]] = {}
+    for result in read(pattern):
+        groups.setdefault(result["cell"]["group"], []).append(result)
+    return groups
+
+
 def number(value: float | None) -> str:
     """Three digits, or a dash where the figure is undefined."""
     return "-" if value is None else f"{value:.3f}"
@@ -64,9 +72,7 @@ def sst2() -> str:
 
 def builtin() -> str:
     """Criteria on the built-in data, each on its own metric."""
-    groups: dict[str, list[dict]] = {}
-    for result in read("builtin/*.json"):
-        groups.setdefault(result["cell"]["group"], []).append(result)
+    groups = grouped("builtin/*.json")
     if not groups:
         return ""
     names = ("ivra", "untrained", "attention", "attention-last", "random")
@@ -81,7 +87,6 @@ def builtin() -> str:
     seeds = sorted({result["config"]["seed"] for found in groups.values() for result in found})
     accuracy = spread(r["accuracy"]["accuracy"] for found in groups.values() for r in found)
     cuts = {r["config"]["topk_gradient"] for found in groups.values() for r in found}
-    sim = taught(groups.get("sim", []))
     given = {name: found[0]["config"]["options"] for name, found in groups.items()}
     forms = "".join(
         f", `{name}` in its form `{options[name]['form']}`"
@@ -92,22 +97,9 @@ def builtin() -> str:
     return (
         f"Built-in data, tiny ELECTRA, seeds {', '.join(map(str, seeds))}: mean (least to "
         f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}; "
-        f"`topk_gradient` {', '.join(sorted(cuts))}{forms}.{sim} "
+        f"`topk_gradient` {', '.join(sorted(cuts))}{forms}. "
         "`python benchmarks/builtin.py`, `benchmarks/results/builtin/`.\n\n"
         + markdown(header, rows)
-    )
-
-
-def taught(found: list[dict]) -> str:
-    """How simulation accuracy was measured, and its ends: no explanation, the true evidence."""
-    if not found:
-        return ""
-    settings = found[0]["settings"]["sim"]
-    ends = [spread(figure(result, name, "sim") for result in found) for name in ("none", "true")]
-    return (
-        f" `sim` is the median of {settings['students']} students from scratch that learn "
-        f"{settings['rows']} rows for {settings['epochs']:g} epochs: {ends[0]} without an "
-        f"explanation, {ends[1]} with the true evidence."
     )
 
 
@@ -185,9 +177,7 @@ def simulatability() -> str:
 
 def readings() -> str:
     """Readings of NORM: each trained for comp and for suff, over seeds."""
-    groups: dict[str, list[dict]] = {}
-    for result in read("readings/*.json"):
-        groups.setdefault(result["cell"]["group"], []).append(result)
+    groups = grouped("readings/*.json")
     if not groups:
         return ""
     names = {"comp": "COMP, trained for it (higher)", "suff": "SUFF, trained for it (lower)"}
