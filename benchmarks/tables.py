@@ -120,6 +120,38 @@ def explain_time() -> str:
     )
 
 
+def aopc_time() -> str:
+    """Time of AOPC by other ways over that of the engine."""
+    found = read("aopc.json")
+    if not found:
+        return ""
+    result = found[0]
+    tokens = result["tokens"] / result["tokens_of_whole_rows"]
+    ways = {
+        "engine": "ivra's engine",
+        "rows": "a loop over rows, as ferret does",
+        "ferret": "ferret-xai itself",
+        "batches": "batches of 8, bin by bin, as ERASER's baselines do",
+        "bins": "a batched loop a bin, in the order of the file",
+        "whole length": "batches of 8 padded to the whole length, as UNIREX's evaluation pads",
+        "floor": "the floor: as many tokens, unpadded, through the plain model",
+    }
+    rows = [
+        [title, f"{result['figures'][name]['times_engine']:.2f}"]
+        for name, title in ways.items()
+        if name in result["figures"]
+    ]
+    rounds = len(result["figures"]["engine"]["seconds"])
+    return (
+        f"Time of COMP and SUFF over that of the engine: {result['rows']} rows of IMDb, MiniLM "
+        f"with a random head made loud, {result['threads']} thread, CPU time, median of {rounds} "
+        "rounds. "
+        f"The engine runs {tokens:.1f} tokens for each token of the rows. "
+        f"`{result['command']}`, `benchmarks/results/aopc.json`.\n\n"
+        + markdown(["", "x engine"], rows)
+    )
+
+
 def topk_gradient() -> str:
     """Gradients through the cut: cosines at every width, and AOPC after training."""
     found = read("topk_gradient.json")
@@ -222,6 +254,7 @@ def pages() -> dict[Path, str]:
     """The pages with tables, as they should be."""
     readme, docs = ROOT / "README.md", ROOT / "docs"
     criteria, attention = docs / "criteria.md", docs / "attention.md"
+    evaluation = docs / "evaluation.md"
     return {
         readme: between(
             readme.read_text(encoding="utf-8"), START, END, (sst2(), builtin(), explain_time())
@@ -236,6 +269,12 @@ def pages() -> dict[Path, str]:
             "<!-- sim -->",
             "<!-- end of sim -->",
             (simulatability(),),
+        ),
+        evaluation: between(
+            evaluation.read_text(encoding="utf-8"),
+            "<!-- aopc -->",
+            "<!-- end of aopc -->",
+            (aopc_time(),),
         ),
         attention: between(
             attention.read_text(encoding="utf-8"),
