@@ -149,6 +149,19 @@ def aopc_time() -> str:
         f"The engine runs {tokens:.1f} tokens for each token of the rows. "
         f"`{result['command']}`, `benchmarks/results/aopc.json`.\n\n"
         + markdown(["", "x engine"], rows)
+        + aopc_memory()
+    )
+
+
+def aopc_memory() -> str:
+    """How much memory AOPC needs, by the size of the set."""
+    found = read("aopc_memory.json")
+    if not found:
+        return ""
+    sizes = ", ".join(f"{s['risen_by_mib']:.0f} MiB for {s['rows']:,}" for s in found[0]["sizes"])
+    return (
+        f"\nPeak memory beyond model, rows and scores: {sizes} rows (tiny ELECTRA; what grows is "
+        f"the result). `{found[0]['command']}`, `benchmarks/results/aopc_memory.json`.\n"
     )
 
 
