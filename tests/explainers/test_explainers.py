@@ -1,15 +1,15 @@
 """Static explainers against transformers' own attention and plain autograd, row by row."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 
 import pytest
 import torch
 from torch import Tensor
 
 from ivra.attention import InterpretableAttention
-from ivra.backbones import TINY, Backbone, load_backbone
+from ivra.backbones import TINY, Backbone
 from ivra.data import Batch, Item, Row, collate, encode_rows
 from ivra.errors import IvraError
 from ivra.explainers import (
@@ -31,24 +31,10 @@ TEXTS = (
     "a very dull film .",
 )
 
+Loud = Callable[[str], Backbone]
 every_model = pytest.mark.parametrize("name", list(TINY))
 both_sides = pytest.mark.parametrize("side", ["right", "left"])
 encoder_and_decoders = pytest.mark.parametrize("name", ["tiny-bert", "tiny-gpt2", "tiny-llama"])
-
-
-@lru_cache
-def _loud(name: str) -> Backbone:
-    backbone = load_backbone(name, ("no", "yes", "maybe"), seed=2)
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(4 if backbone.family.causal else 7)
-    return backbone
-
-
-def loud(name: str) -> Backbone:
-    """A model whose logits and attention differ much between tokens."""
-    return copy.deepcopy(_loud(name))
 
 
 def items_of(backbone: Backbone) -> list[Item]:
@@ -89,7 +75,7 @@ def eager(backbone: Backbone) -> torch.nn.Module:
 @both_sides
 @encoder_and_decoders
 def test_attention_received_is_the_mean_column_of_transformers_own_attention(
-    name: str, side: str, which: str
+    name: str, side: str, which: str, loud: Loud
 ) -> None:
     backbone = loud(name)
     model, batch = eager(backbone), batch_of(backbone, side)
@@ -112,7 +98,9 @@ def test_attention_received_is_the_mean_column_of_transformers_own_attention(
 
 
 @every_model
-def test_input_x_gradient_is_plain_autograd_on_the_embeddings_of_single_rows(name: str) -> None:
+def test_input_x_gradient_is_plain_autograd_on_the_embeddings_of_single_rows(
+    name: str, loud: Loud
+) -> None:
     backbone = loud(name)
     model, batch = eager(backbone), batch_of(backbone)
     found = InputXGradient().explain(backbone, batch)
@@ -136,7 +124,7 @@ def test_input_x_gradient_is_plain_autograd_on_the_embeddings_of_single_rows(nam
         close(scores, expected, 1e-4 * float(expected.abs().max()))
 
 
-def test_input_x_gradient_of_a_frozen_model_is_the_same_and_leaves_no_gradients() -> None:
+def test_input_x_gradient_of_a_frozen_model_is_the_same_and_leaves_no_gradients(loud: Loud) -> None:
     backbone = loud("tiny-electra")
     batch = batch_of(backbone)
     expected = InputXGradient().explain(backbone, batch)
@@ -147,12 +135,12 @@ def test_input_x_gradient_of_a_frozen_model_is_the_same_and_leaves_no_gradients(
 
 
 @pytest.fixture(params=[*STATIC, "ivra"])
-def explainer(request: pytest.FixtureRequest) -> Explainer:
+def explainer(request: pytest.FixtureRequest, loud: Loud) -> Explainer:
     """Each static explainer, and a module with drawn coefficients."""
     if request.param != "ivra":
         return static_explainer(request.param)
     levels = ("feature", "head", "layer", "value")
-    module = InterpretableAttention(_loud("tiny-bert").sizes, levels)
+    module = InterpretableAttention(loud("tiny-bert").sizes, levels)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -163,7 +151,7 @@ def explainer(request: pytest.FixtureRequest) -> Explainer:
 @both_sides
 @encoder_and_decoders
 def test_a_batch_is_explained_as_its_rows_one_by_one(
-    name: str, side: str, explainer: Explainer
+    name: str, side: str, explainer: Explainer, loud: Loud
 ) -> None:
     backbone = loud(name)
     batch = batch_of(backbone, side)
@@ -174,7 +162,7 @@ def test_a_batch_is_explained_as_its_rows_one_by_one(
         close(scores, alone, 2e-4 * float(alone.abs().max()))
 
 
-def test_what_calls_itself_a_saliency_is_one(explainer: Explainer) -> None:
+def test_what_calls_itself_a_saliency_is_one(explainer: Explainer, loud: Loud) -> None:
     backbone = loud("tiny-bert")
     batch = batch_of(backbone)
     scores = explainer.explain(backbone, batch)
@@ -183,7 +171,7 @@ def test_what_calls_itself_a_saliency_is_one(explainer: Explainer) -> None:
     assert explainer.is_saliency == bool((scores >= 0).all() and (sums - 1).abs().max() < 1e-5)
 
 
-def test_random_scores_depend_on_the_rows_id_and_the_seed_alone() -> None:
+def test_random_scores_depend_on_the_rows_id_and_the_seed_alone(loud: Loud) -> None:
     backbone = loud("tiny-bert")
     right, left = batch_of(backbone), batch_of(backbone, "left")
     one = per_row(RandomScores().explain(backbone, right), right)
@@ -200,7 +188,7 @@ def test_random_scores_depend_on_the_rows_id_and_the_seed_alone() -> None:
     assert not torch.equal(new, one[0])
 
 
-def test_random_scores_leave_the_global_random_state_alone() -> None:
+def test_random_scores_leave_the_global_random_state_alone(loud: Loud) -> None:
     backbone = loud("tiny-bert")
     before = torch.random.get_rng_state()
     scores = RandomScores().explain(backbone, batch_of(backbone))
@@ -209,7 +197,7 @@ def test_random_scores_leave_the_global_random_state_alone() -> None:
     assert scores.max() < 1
 
 
-def test_the_untrained_explainer_is_a_module_at_its_start() -> None:
+def test_the_untrained_explainer_is_a_module_at_its_start(loud: Loud) -> None:
     backbone = loud("tiny-llama")
     batch = batch_of(backbone, "left")
     module = InterpretableAttention(backbone.sizes)
@@ -219,7 +207,7 @@ def test_the_untrained_explainer_is_a_module_at_its_start() -> None:
     )
 
 
-def test_the_mean_and_the_last_layer_differ() -> None:
+def test_the_mean_and_the_last_layer_differ(loud: Loud) -> None:
     backbone = loud("tiny-electra")
     batch = batch_of(backbone)
     mean, last = (e.explain(backbone, batch) for e in (MeanAttention(), LastLayerAttention()))
