@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -95,6 +96,110 @@ def test_attention_received_is_the_mean_column_of_transformers_own_attention(
         close(scores, received / received.sum())
         spreads.append(float(received.max() / received[received > 0].min()))
     assert max(spreads) > 1.3, "flat attention proves nothing"
+
+
+def attentions_of(backbone: Backbone, item: Item) -> list[np.ndarray]:
+    """Transformers' own probabilities of one unpadded row, ``(H, L, L)`` a layer, in float64."""
+    with torch.no_grad():
+        found = eager(backbone)(**inputs_of(backbone, item), output_attentions=True).attentions
+    return [layer[0].double().numpy() for layer in found]
+
+
+def shared_out(row: np.ndarray, item: Item) -> Tensor:
+    """``row`` over the explainable tokens, summing to 1."""
+    kept = row * np.array(item.explainable)
+    return torch.from_numpy(kept / kept.sum()).float()
+
+
+@both_sides
+@encoder_and_decoders
+def test_attention_cls_is_the_last_layers_row_of_the_token_the_head_reads(
+    name: str, side: str, loud: Loud
+) -> None:
+    backbone = loud(name)
+    batch = batch_of(backbone, side)
+    found = static_explainer("attention-cls").explain(backbone, batch)
+    for scores, item in zip(per_row(found, batch), items_of(backbone), strict=True):
+        read = -1 if backbone.family.causal else 0
+        last = attentions_of(backbone, item)[-1]
+        expected = sum(last[head, read] for head in range(len(last))) / len(last)
+        close(scores, shared_out(expected, item))
+
+
+@both_sides
+@encoder_and_decoders
+def test_attention_rollout_is_the_product_of_mixed_layers(name: str, side: str, loud: Loud) -> None:
+    backbone = loud(name)
+    batch = batch_of(backbone, side)
+    found = static_explainer("attention-rollout").explain(backbone, batch)
+    last_layer = static_explainer("attention-cls").explain(backbone, batch)
+    assert (found - last_layer).abs().max() > 1e-2
+    for scores, item in zip(per_row(found, batch), items_of(backbone), strict=True):
+        rolled = np.eye(len(item.input_ids))
+        for layer in attentions_of(backbone, item):
+            rolled = (0.5 * layer.mean(0) + 0.5 * np.eye(len(rolled))) @ rolled
+        np.testing.assert_allclose(rolled.sum(-1), 1, rtol=1e-5)
+        close(scores, shared_out(rolled[-1 if backbone.family.causal else 0], item))
+
+
+@pytest.mark.parametrize("queries", ["all", "pooled"])
+@both_sides
+@encoder_and_decoders
+def test_attention_head_is_one_layer_and_head_counted_as_in_python(
+    name: str, side: str, queries: str, loud: Loud
+) -> None:
+    backbone = loud(name)
+    batch = batch_of(backbone, side)
+    items = items_of(backbone)
+    for layer, head in ((0, 1), (-1, 0), (1, -1), (-3, -4)):
+        text = f"attention-head:layer={layer}:head={head}:queries={queries}"
+        found = static_explainer(text).explain(backbone, batch)
+        for scores, item in zip(per_row(found, batch), items, strict=True):
+            own = attentions_of(backbone, item)[layer][head]
+            read = -1 if backbone.family.causal else 0
+            close(scores, shared_out(own.mean(0) if queries == "all" else own[read], item))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("layer=3", "attention-head:layer is 3: expected -3 to 2, tiny-bert has 3"),
+        ("layer=-4", "attention-head:layer is -4: expected -3 to 2, tiny-bert has 3"),
+        ("head=4", "attention-head:head is 4: expected -4 to 3, tiny-bert has 4"),
+        ("layer=0:head=-5", "attention-head:head is -5: expected -4 to 3, tiny-bert has 4"),
+    ],
+)
+def test_a_layer_or_head_that_the_model_does_not_have(
+    options: str, message: str, loud: Loud
+) -> None:
+    backbone = loud("tiny-bert")
+    explainer = static_explainer(f"attention-head:{options}")
+    for call in (explainer.check, lambda model: explainer.explain(model, batch_of(model))):
+        with pytest.raises(IvraError) as caught:
+            call(backbone)
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama"])
+def test_a_decoder_that_ends_in_padding_ids_is_read_where_transformers_reads_it(
+    name: str, loud: Loud
+) -> None:
+    """With pad = eos a row may end in visible tokens of the padding id: the head passes over
+    them, so their states may change without a change of the logits."""
+    backbone = loud(name)
+    item = items_of(backbone)[3]
+    tail = [backbone.pad_id, backbone.pad_id]
+    ended = item._replace(
+        input_ids=[*item.input_ids, *tail],
+        token_type_ids=[*item.token_type_ids, 0, 0],
+        explainable=[*item.explainable, False, False],
+        segment=[*item.segment, -1, -1],
+        word=[*item.word, -1, -1],
+    )
+    batch = collate([ended, item], backbone.pad_id)
+    assert backbone.pooled_place(batch).tolist() == [len(item.input_ids) - 1] * 2
+    scores = static_explainer("attention-cls").explain(backbone, batch)
+    close(scores[0], scores[1])
 
 
 @every_model
