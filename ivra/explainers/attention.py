@@ -151,9 +151,8 @@ class HeadAttention(Explainer):
         self.queries = queries
 
     def check(self, backbone: Backbone) -> None:
-        sizes, source = backbone.sizes, backbone.source
-        check_place("attention-head:layer", self.layer, sizes.layers, source)
-        check_place("attention-head:head", self.head, sizes.heads, source)
+        check_place("attention-head:layer", self.layer, backbone.sizes.layers, "layers")
+        check_place("attention-head:head", self.head, backbone.sizes.heads, "heads")
 
     @torch.no_grad()
     def explain(self, backbone: Backbone, batch: Batch) -> Saliency:

@@ -43,8 +43,7 @@ class LayerConductance(Explainer):
         self.batch_tokens = batch_tokens
 
     def check(self, backbone: Backbone) -> None:
-        blocks = len(backbone.blocks)
-        check_place("layer-conductance:layer", self.layer, blocks, backbone.source)
+        check_place("layer-conductance:layer", self.layer, len(backbone.blocks), "layers")
 
     def explain(self, backbone: Backbone, batch: Batch) -> TokenScores:
         self.check(backbone)

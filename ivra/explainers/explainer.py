@@ -76,9 +76,10 @@ def check_scores(name: str, scores: object, batch: Batch) -> TokenScores:
     return scores
 
 
-def check_place(option: str, index: int, count: int, source: str) -> None:
-    """Raise :class:`IvraError` unless ``index`` counts something of ``count``, as in Python."""
+def check_place(option: str, index: int, count: int, what: str) -> None:
+    """Raise :class:`IvraError` unless ``index`` is one of ``count`` layers or heads, counted from
+    0, or from the end below 0."""
     if not -count <= index < count:
         raise IvraError(
-            f"{option} is {index}: expected {-count} to {count - 1}, {source} has {count}"
+            f"{option} is {index}: expected {-count} to {count - 1}, the model has {count} {what}"
         )

@@ -163,10 +163,10 @@ def test_attention_head_is_one_layer_and_head_counted_as_in_python(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("layer=3", "attention-head:layer is 3: expected -3 to 2, tiny-bert has 3"),
-        ("layer=-4", "attention-head:layer is -4: expected -3 to 2, tiny-bert has 3"),
-        ("head=4", "attention-head:head is 4: expected -4 to 3, tiny-bert has 4"),
-        ("layer=0:head=-5", "attention-head:head is -5: expected -4 to 3, tiny-bert has 4"),
+        ("layer=3", "attention-head:layer is 3: expected -3 to 2, the model has 3 layers"),
+        ("layer=-4", "attention-head:layer is -4: expected -3 to 2, the model has 3 layers"),
+        ("head=4", "attention-head:head is 4: expected -4 to 3, the model has 4 heads"),
+        ("layer=0:head=-5", "attention-head:head is -5: expected -4 to 3, the model has 4 heads"),
     ],
 )
 def test_a_layer_or_head_that_the_model_does_not_have(

@@ -207,7 +207,7 @@ def test_a_layer_that_the_model_does_not_have(loud: Loud) -> None:
     for call in (explainer.check, lambda model: explainer.explain(model, batch_of(model))):
         with pytest.raises(IvraError) as caught:
             call(backbone)
-        message = "layer-conductance:layer is 3: expected -3 to 2, tiny-bert has 3"
+        message = "layer-conductance:layer is 3: expected -3 to 2, the model has 3 layers"
         assert str(caught.value) == message
 
 
