@@ -145,7 +145,7 @@ def static_explainer(name: str, seed: int = 0, batch_tokens: int = BATCH_TOKENS)
     """
     kind, options = _parsed(name)
     explainer = _built(kind, {"seed": seed, "batch_tokens": batch_tokens} | options)
-    explainer.name = name
+    object.__setattr__(explainer, "name", name)  # it may be a frozen dataclass
     return explainer
 
 

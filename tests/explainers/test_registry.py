@@ -209,6 +209,19 @@ def test_a_plugin_is_found_with_its_options(install: Install, loud: Loud) -> Non
     assert EvalConfig(explainers=("place:end=left",)).explainers == ("place:end=left",)
 
 
+def test_a_plugin_may_be_a_frozen_dataclass(install: Install) -> None:
+    head, constructor, tail = GOOD.partition("    def __init__")
+    source = head.replace(
+        "class Place", "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Place"
+    )
+    install(
+        f"{source}    slope: float = 1.0\n\n    def explain{tail.partition('    def explain')[2]}"
+    )
+    assert constructor
+    explainer = static_explainer("place:slope=0.5")
+    assert (explainer.name, vars(explainer)["slope"]) == ("place:slope=0.5", 0.5)
+
+
 @pytest.mark.parametrize("entry", ["lime", "attention-rollout", "ivra", "true"])
 def test_a_plugin_that_claims_a_name_of_ours(install: Install, entry: str) -> None:
     install(GOOD.replace('"place"', f'"{entry}"'), entry)
