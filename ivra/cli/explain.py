@@ -3,9 +3,10 @@
 import click
 
 from ivra.api import explain, write_report
-from ivra.cli.console import console, different_files, quiet
+from ivra.cli.console import comma_separated, console, different_files, quiet
 from ivra.data import Row
 from ivra.errors import IvraError
+from ivra.explainers import BATCH_TOKENS, ModuleExplainer, check_explainers
 from ivra.reports import explain_json, render_rows
 from ivra.storage import write_json_atomic
 from ivra.training import load_run
@@ -20,6 +21,12 @@ from ivra.training.task import read_part
 @click.option("--split", default="test", show_default=True, help="part of the data")
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="at most this many rows")
 @click.option("--explainers", default="ivra", show_default=True, help="with commas; side by side")
+@click.option(
+    "--explain-batch-tokens",
+    default=BATCH_TOKENS,
+    show_default=True,
+    help="tokens of a batch of an explainer, its copies of rows included",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="write a page")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="write the numbers")
@@ -31,6 +38,7 @@ def explain_command(
     split: str,
     rows: int | None,
     explainers: str,
+    explain_batch_tokens: int,
     device: str,
     html_path: str | None,
     json_path: str | None,
@@ -46,6 +54,8 @@ def explain_command(
             f"got {len(texts)} --text and {len(pairs)} --pair: give each text its second text"
         )
     different_files(html=html_path, json=json_path)
+    names = comma_separated(explainers)
+    check_explainers(names, (ModuleExplainer.name,))
     quiet()
     loaded = load_run(run, device)
     given: list[str | tuple[str, str] | Row] = list(texts)
@@ -53,8 +63,7 @@ def explain_command(
         given = list(zip(texts, pairs, strict=True))
     if data is not None:
         given = list(read_part(loaded.config, data, split)[:rows])
-    names = tuple(filter(None, explainers.split(",")))
-    explained = explain(loaded, given, names)
+    explained = explain(loaded, given, names, batch_tokens=explain_batch_tokens)
     console.print(render_rows(explained))
     if json_path is not None:
         write_json_atomic(json_path, explain_json(explained))
