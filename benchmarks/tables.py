@@ -31,6 +31,14 @@ def read(pattern: str) -> list[dict]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob(pattern))]
 
 
+def grouped(pattern: str) -> dict[str, list[dict]]:
+    """The same by the group of their cell."""
+    groups: dict[str, list[dict]] = {}
+    for result in read(pattern):
+        groups.setdefault(result["cell"]["group"], []).append(result)
+    return groups
+
+
 def number(value: float | None) -> str:
     """Three digits, or a dash where the figure is undefined."""
     return "-" if value is None else f"{value:.3f}"
@@ -64,9 +72,7 @@ def sst2() -> str:
 
 def builtin() -> str:
     """Criteria on the built-in data, each on its own metric."""
-    groups: dict[str, list[dict]] = {}
-    for result in read("builtin/*.json"):
-        groups.setdefault(result["cell"]["group"], []).append(result)
+    groups = grouped("builtin/*.json")
     if not groups:
         return ""
     names = ("ivra", "untrained", "attention", "attention-last", "random")
@@ -81,7 +87,6 @@ def builtin() -> str:
     seeds = sorted({result["config"]["seed"] for found in groups.values() for result in found})
     accuracy = spread(r["accuracy"]["accuracy"] for found in groups.values() for r in found)
     cuts = {r["config"]["topk_gradient"] for found in groups.values() for r in found}
-    sim = taught(groups.get("sim", []))
     given = {name: found[0]["config"]["options"] for name, found in groups.items()}
     forms = "".join(
         f", `{name}` in its form `{options[name]['form']}`"
@@ -92,22 +97,9 @@ def builtin() -> str:
     return (
         f"Built-in data, tiny ELECTRA, seeds {', '.join(map(str, seeds))}: mean (least to "
         f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}; "
-        f"`topk_gradient` {', '.join(sorted(cuts))}{forms}.{sim} "
+        f"`topk_gradient` {', '.join(sorted(cuts))}{forms}. "
         "`python benchmarks/builtin.py`, `benchmarks/results/builtin/`.\n\n"
         + markdown(header, rows)
-    )
-
-
-def taught(found: list[dict]) -> str:
-    """How simulation accuracy was measured, and its ends: no explanation, the true evidence."""
-    if not found:
-        return ""
-    settings = found[0]["settings"]["sim"]
-    ends = [spread(figure(result, name, "sim") for result in found) for name in ("none", "true")]
-    return (
-        f" `sim` is the median of {settings['students']} students from scratch that learn "
-        f"{settings['rows']} rows for {settings['epochs']:g} epochs: {ends[0]} without an "
-        f"explanation, {ends[1]} with the true evidence."
     )
 
 
@@ -125,6 +117,51 @@ def explain_time() -> str:
         f"a plain fused-attention forward of the same batch ({found[0]['threads']} CPU threads). "
         "`python benchmarks/explain_time.py`, `benchmarks/results/explain_time.json`.\n\n"
         + markdown(["", "x plain forward"], rows)
+    )
+
+
+def aopc_time() -> str:
+    """Time of AOPC by other ways over that of the engine."""
+    found = read("aopc.json")
+    if not found:
+        return ""
+    result = found[0]
+    tokens = result["tokens"] / result["tokens_of_whole_rows"]
+    ways = {
+        "engine": "ivra's engine",
+        "rows": "a loop over rows, as ferret does",
+        "ferret": "ferret-xai itself",
+        "batches": "batches of 8, bin by bin, as ERASER's baselines do",
+        "bins": "a batched loop a bin, in the order of the file",
+        "whole length": "batches of 8 padded to the whole length, as UNIREX's evaluation pads",
+        "floor": "the floor: as many tokens, unpadded, through the plain model",
+    }
+    rows = [
+        [title, f"{result['figures'][name]['times_engine']:.2f}"]
+        for name, title in ways.items()
+        if name in result["figures"]
+    ]
+    rounds = len(result["figures"]["engine"]["seconds"])
+    return (
+        f"Time of COMP and SUFF over that of the engine: {result['rows']} rows of IMDb, MiniLM "
+        f"with a random head made loud, {result['threads']} thread, CPU time, median of {rounds} "
+        "rounds. "
+        f"The engine runs {tokens:.1f} tokens for each token of the rows. "
+        f"`{result['command']}`, `benchmarks/results/aopc.json`.\n\n"
+        + markdown(["", "x engine"], rows)
+        + aopc_memory()
+    )
+
+
+def aopc_memory() -> str:
+    """How much memory AOPC needs, by the size of the set."""
+    found = read("aopc_memory.json")
+    if not found:
+        return ""
+    sizes = ", ".join(f"{s['risen_by_mib']:.0f} MiB for {s['rows']:,}" for s in found[0]["sizes"])
+    return (
+        f"\nPeak memory beyond model, rows and scores: {sizes} rows (tiny ELECTRA; what grows is "
+        f"the result). `{found[0]['command']}`, `benchmarks/results/aopc_memory.json`.\n"
     )
 
 
@@ -185,9 +222,7 @@ def simulatability() -> str:
 
 def readings() -> str:
     """Readings of NORM: each trained for comp and for suff, over seeds."""
-    groups: dict[str, list[dict]] = {}
-    for result in read("readings/*.json"):
-        groups.setdefault(result["cell"]["group"], []).append(result)
+    groups = grouped("readings/*.json")
     if not groups:
         return ""
     names = {"comp": "COMP, trained for it (higher)", "suff": "SUFF, trained for it (lower)"}
@@ -232,6 +267,7 @@ def pages() -> dict[Path, str]:
     """The pages with tables, as they should be."""
     readme, docs = ROOT / "README.md", ROOT / "docs"
     criteria, attention = docs / "criteria.md", docs / "attention.md"
+    evaluation = docs / "evaluation.md"
     return {
         readme: between(
             readme.read_text(encoding="utf-8"), START, END, (sst2(), builtin(), explain_time())
@@ -246,6 +282,12 @@ def pages() -> dict[Path, str]:
             "<!-- sim -->",
             "<!-- end of sim -->",
             (simulatability(),),
+        ),
+        evaluation: between(
+            evaluation.read_text(encoding="utf-8"),
+            "<!-- aopc -->",
+            "<!-- end of aopc -->",
+            (aopc_time(),),
         ),
         attention: between(
             attention.read_text(encoding="utf-8"),

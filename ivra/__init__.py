@@ -6,7 +6,7 @@
 >>> rows = ivra.explain(run, ["the soup was not good ."])      # doctest: +SKIP
 
 ``load`` reads a finished run back. A criterion of your own is a subclass of ``Criterion`` that
-turns a ``View`` into ``Terms``.
+turns a ``View`` into ``Terms``; an explainer of your own is a subclass of ``Explainer``.
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ivra.api import compare, explain, export_eraser, write_comparison, write_report
     from ivra.errors import IvraError
     from ivra.evaluation import EvalConfig, evaluate
+    from ivra.explainers import Explainer
     from ivra.losses import Criterion, Terms, View
     from ivra.training import Hooks, Run, TrainConfig, train
     from ivra.training import load_run as load
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Criterion",
     "EvalConfig",
+    "Explainer",
     "Hooks",
     "IvraError",
     "Run",
@@ -45,6 +47,7 @@ __all__ = [
 _WHERE = {
     "Criterion": ("ivra.losses", "Criterion"),
     "EvalConfig": ("ivra.evaluation", "EvalConfig"),
+    "Explainer": ("ivra.explainers", "Explainer"),
     "Hooks": ("ivra.training", "Hooks"),
     "IvraError": ("ivra.errors", "IvraError"),
     "Run": ("ivra.training", "Run"),

@@ -23,7 +23,13 @@ from ivra.evaluation import (
     rationale_share,
     token_scores,
 )
-from ivra.explainers import Explainer, ModuleExplainer, static_explainer
+from ivra.explainers import (
+    BATCH_TOKENS,
+    Explainer,
+    ModuleExplainer,
+    check_explainers,
+    static_explainer,
+)
 from ivra.losses import AOPC_BINS
 from ivra.reports import (
     Compared,
@@ -52,27 +58,34 @@ def explain(
     run: Run,
     rows: Sequence[str | tuple[str, str] | Row],
     explainers: Sequence[str] = ("ivra",),
+    *,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[ExplainedRow]:
     """Explain the model's predictions on ``rows``.
 
     Args:
         run: from :func:`ivra.load` or :func:`ivra.train`.
         rows: texts, pairs of texts, or rows as read from a file.
-        explainers: ``"ivra"`` (the trained module) and names of static explainers; a row is
-            explained by each of them in turn.
+        explainers: ``"ivra"`` (the trained module) and names of static explainers, with options
+            where one has them (``"lime:samples=100"``); a row is explained by each of them in
+            turn.
+        batch_tokens: tokens of a batch of an explainer, padding included and with the copies of
+            rows that it makes; no score depends on it.
 
     Returns:
         For every row, one :class:`~ivra.reports.ExplainedRow` an explainer.
 
     Raises:
-        IvraError: an unknown explainer, or a text without a token to explain.
+        IvraError: an unknown explainer, option or value, a text without a token to explain, or
+            ``batch_tokens`` below 1.
     """
+    chosen = _explainers(run, explainers, batch_tokens)
     backbone = run.backbone.eval()
     items = run.encoder.items([_row(row, i) for i, row in enumerate(rows)], labelled=False)
     if not items:
         return []
     probabilities = predict(backbone, items).softmax(-1)
-    found = {name: token_scores(_explainer(run, name), backbone, items) for name in explainers}
+    found = {e.name: token_scores(e, backbone, items, batch_tokens) for e in chosen}
     explained = []
     for place, item in enumerate(items):
         shares = dict(zip(backbone.labels, probabilities[place].tolist(), strict=True))
@@ -218,10 +231,19 @@ def _row(row: str | tuple[str, str] | Row, place: int) -> Row:
     return Row(where, texts, where=where)
 
 
-def _explainer(run: Run, name: str) -> Explainer:
-    if name == ModuleExplainer.name:
-        return ModuleExplainer(run.module)
-    return static_explainer(name)
+def _explainers(run: Run, names: Sequence[str], batch_tokens: int) -> list[Explainer]:
+    """Those of ``names`` in order, every one known to fit the model."""
+    if batch_tokens < 1:
+        raise IvraError(f"batch_tokens is {batch_tokens}: expected at least 1")
+    own = ModuleExplainer.name
+    check_explainers(names, (own,))
+    chosen = [
+        ModuleExplainer(run.module) if name == own else static_explainer(name, 0, batch_tokens)
+        for name in names
+    ]
+    for explainer in chosen:
+        explainer.check(run.backbone)
+    return chosen
 
 
 def export_eraser(
@@ -243,10 +265,12 @@ def export_eraser(
     Raises:
         IvraError: data that cannot be read, an unknown explainer, a file that cannot be written.
     """
-    backbone = run.backbone.eval()
-    rows, _ = evaluation_rows(run, config or EvalConfig())
+    config = config or EvalConfig()
+    backbone, tokens = run.backbone.eval(), config.explain_batch_tokens
+    (chosen,) = _explainers(run, (explainer,), tokens)
+    rows, _ = evaluation_rows(run, config)
     items = run.encoder.items(rows, labelled=False)
-    ranking = token_scores(_explainer(run, explainer), backbone, items)
+    ranking = token_scores(chosen, backbone, items, tokens)
     share = rationale_share(items)
     percents = sorted({*AOPC_BINS, *run.config.bins})
     found = eraser_scores(backbone, items, ranking, share, percents)

@@ -15,13 +15,13 @@ import yaml
 
 import ivra
 from ivra.attention import LEVELS, NORMALISERS, READINGS
-from ivra.backbones import FAMILIES, TINY
+from ivra.backbones import FAMILIES, TINY, load_backbone
 from ivra.cli.main import COMMANDS, main
 from ivra.contract import check_criterion
-from ivra.data import read_rows
+from ivra.data import Row, encode_rows, read_rows
 from ivra.data.builtin import SIZES
-from ivra.evaluation import CHOICES, METRICS, PRESETS
-from ivra.explainers import STATIC
+from ivra.evaluation import BASELINES, CHOICES, METRICS, PRESETS, token_scores
+from ivra.explainers import PROJECTIONS, STATIC, explainer_options
 from ivra.losses import (
     AOPC_BINS,
     TOPK_GRADIENTS,
@@ -103,7 +103,11 @@ def test_every_command_named_exists_with_its_flags() -> None:
 @each_page
 def test_every_flag_named_alone_exists(page: Path) -> None:
     known = set().union(*FLAGS.values())
-    code = [code for code in inline(TEXT[page.name]) if not code.startswith(("ivra ", "pip "))]
+    code = [
+        code
+        for code in inline(TEXT[page.name])
+        if not code.startswith(("ivra ", "pip ", "python "))
+    ]
     assert {flag for piece in code for flag in FLAG.findall(piece)} - known == set()
 
 
@@ -145,7 +149,12 @@ def test_every_public_name_is_documented(name: str) -> None:
         ("criteria.md", [*TOPK_GRADIENTS, "attention", "embedding", "ivra.criteria"]),
         ("criteria.md", [criterion.name for criterion in BUILT_IN]),
         ("evaluation.md", [*PRESETS, *(value for values in CHOICES.values() for value in values)]),
-        ("evaluation.md", [*STATIC, "ivra", "none", *(f"--{name}" for name in METRICS)]),
+        ("evaluation.md", ["ivra", "none", *BASELINES, *(f"--{name}" for name in METRICS)]),
+        ("explainers.md", [*STATIC, "ivra", *PROJECTIONS, "ivra.explainers"]),
+        (
+            "explainers.md",
+            [option for kind in STATIC.values() for option in explainer_options(kind)],
+        ),
     ],
 )
 def test_every_choice_is_documented(page: str, names: list[str]) -> None:
@@ -305,6 +314,23 @@ def test_the_plugin_of_under_ten_lines_works(page: str, tmp_path: Path) -> None:
     assert torch.isfinite(saliency.grad).all()
     verdicts = check_criterion(type(criterion).build)
     assert [verdict for verdict in verdicts if verdict.outcome == "fail"] == []
+
+
+def test_the_explainer_of_the_docs_works(tmp_path: Path) -> None:
+    source = next(b for b in blocks("python") if "Explainer)" in b.text).text
+    path = tmp_path / "plugin.py"
+    path.write_text(source, encoding="utf-8")
+    kind = runpy.run_path(str(path))["Lead"]
+    assert list(explainer_options(kind)) == ["decay"]
+    backbone = load_backbone("tiny-gpt2", ("no", "yes"))
+    rows = [Row("one", ("not good .",)), Row("two", ("great",))]
+    items = encode_rows(rows, backbone.tokenizer, None, 32)
+    found = token_scores(kind(0.5), backbone, items)
+    kept = [
+        scores[torch.tensor(item.explainable)].tolist()
+        for item, scores in zip(items, found, strict=True)
+    ]
+    assert kept == [[1.0, 0.5, 0.25], [1.0]]
 
 
 def test_the_first_thing_in_the_docs_of_criteria_is_the_plugin() -> None:

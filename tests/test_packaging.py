@@ -34,7 +34,8 @@ def imports(files: Iterable[Path]) -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").partition(".")[0])
-    foreign = found - set(sys.stdlib_module_names) - {"ivra", "ivra_brevity", "conftest"}
+    ours = {"ivra", "ivra_brevity", "ivra_lead", "conftest"}
+    foreign = found - set(sys.stdlib_module_names) - ours
     return {DISTRIBUTION.get(name, name.replace("_", "-")) for name in foreign}
 
 

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 INITS = [path for path in FILES if path.name == "__init__.py"]
 
 LAYERS = (
-    {"errors", "shapes", "version", "storage"},
+    {"errors", "shapes", "version", "storage", "plugins"},
     {"data"},
     {"attention"},
     {"backbones", "losses"},

@@ -14,7 +14,7 @@ from ivra.attention import AttentionSizes, LayerReader, LayerReading
 from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
 from ivra.data import Batch
-from ivra.errors import unknown_name
+from ivra.errors import IvraError, unknown_name
 from ivra.shapes import Hidden, Labels, Logits, TokenIds, TokenMask, TokenScores
 
 Removal = Literal["attention", "embedding"]
@@ -85,6 +85,12 @@ class Backbone(nn.Module):
         return int(self.model.config.pad_token_id)
 
     @property
+    def mask_id(self) -> int:
+        """The id of the mask token; padding's where the tokenizer has none."""
+        mask = self.tokenizer.mask_token_id
+        return self.pad_id if mask is None else int(mask)
+
+    @property
     def padding_side(self) -> str:
         """The side the tokenizer pads on."""
         return str(self.tokenizer.padding_side)
@@ -99,15 +105,48 @@ class Backbone(nn.Module):
         """The layer that turns token ids into embeddings."""
         return self.model.get_input_embeddings()
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The model's layers in order, each one attention and one feed-forward part.
+
+        Raises:
+            IvraError: the model keeps them in no list of its own.
+        """
+        for module in self.model.base_model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self.sizes.layers:
+                return module
+        raise IvraError(
+            f"{self.source} keeps its {self.sizes.layers} layers in no list: expected a model "
+            "whose layers can be told apart; choose an explainer without a layer of its own"
+        )
+
+    def embed(self, ids: TokenIds) -> Hidden:
+        """What :attr:`embeddings` gives for ``ids``; no hook on that layer sees it."""
+        embedded: Tensor = self.embeddings.forward(ids)
+        return embedded
+
     def encode(
-        self, batch: Batch, reader: LayerReader | None = None, *, hidden: bool = False
+        self,
+        batch: Batch,
+        reader: LayerReader | None = None,
+        *,
+        hidden: bool = False,
+        embeddings: Hidden | None = None,
     ) -> Encoding:
-        """One forward pass; ``reader`` (for instance the attention module) reads every layer."""
+        """One forward pass; ``reader`` (for instance the attention module) reads every layer.
+
+        ``embeddings`` enter in the place of the tokens' own, in the batch's order.
+        """
         batch, back = self.head_first(batch)
+        if embeddings is not None and back is not None:
+            embeddings = torch.zeros_like(embeddings).scatter(
+                1, back[..., None].expand_as(embeddings), embeddings
+            )
         capture = Capture(batch.attention_mask, reader)
         ids = self._findable(batch.input_ids, batch.attention_mask)
-        own = self._mixed_embeddings(batch.input_ids, None)
-        with nullcontext() if ids is batch.input_ids else own:
+        if embeddings is None and ids is not batch.input_ids:
+            embeddings = self.embed(batch.input_ids)
+        with nullcontext() if embeddings is None else self._given_embeddings(embeddings):
             output = self._run(batch, ids, batch.attention_mask, capture, hidden)
         readings = tuple(capture.readings)
         states = torch.stack(output.hidden_states[1:]).mean(0) if hidden else None
@@ -157,7 +196,7 @@ class Backbone(nn.Module):
         keep = torch.where(batch.explainable, keep, torch.ones_like(keep))
         if removal == "embedding":
             capture = Capture(batch.attention_mask)
-            with self._mixed_embeddings(batch.input_ids, keep):
+            with self._given_embeddings(self._mixed_embeddings(batch.input_ids, keep)):
                 ids = self._findable(batch.input_ids, batch.attention_mask)
                 return self._run(batch, ids, batch.attention_mask, capture).logits
         if removal != "attention":
@@ -170,7 +209,7 @@ class Backbone(nn.Module):
         # A removed token's id becomes padding, so that a head that reads the last token finds
         # the last one kept; its own embedding still enters, or nothing could bring it back.
         ids = self._findable(torch.where(kept, batch.input_ids, self.pad_id), kept)
-        with self._mixed_embeddings(batch.input_ids, None):
+        with self._given_embeddings(self.embed(batch.input_ids)):
             return self._run(batch, ids, kept, capture).logits
 
     def _findable(self, ids: TokenIds, visible: TokenMask) -> TokenIds:
@@ -222,30 +261,38 @@ class Backbone(nn.Module):
         moved = {name: getattr(batch, name).gather(1, order) for name in fields}
         return replace(batch, **moved), order.argsort(dim=1)
 
+    def pooled_place(self, batch: Batch) -> Labels:
+        """Which token of each row the classification head reads, ``(B,)``.
+
+        The first visible one, or the last visible one whose id is not that of padding (the first
+        visible one where there is none).
+        """
+        visible = batch.attention_mask
+        first = visible.int().argmax(-1)
+        if self.family.pooled == "first":
+            return first
+        read = visible & (batch.input_ids != self.pad_id)
+        last = read.shape[1] - 1 - read.flip(-1).int().argmax(-1)
+        return torch.where(read.any(-1), last, first)
+
+    def _mixed_embeddings(self, ids: TokenIds, keep: TokenScores) -> Hidden:
+        """The embeddings of ``ids``, mixed with that of the mask token by ``keep``."""
+        own = self.embed(ids)
+        share = keep[..., None].to(own)
+        return share * own + (1 - share) * self.embed(torch.full_like(ids, self.mask_id))
+
     @contextmanager
-    def _mixed_embeddings(self, ids: TokenIds, keep: TokenScores | None) -> Iterator[None]:
-        """Give the embeddings of ``ids``, mixed with the reference by ``keep`` if it is given."""
+    def _given_embeddings(self, embeddings: Hidden) -> Iterator[None]:
+        """Give ``embeddings`` in the place of what the layer looks up."""
 
-        def mix(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            own = _plain_embedding(layer, ids)
-            if keep is None:
-                return own
-            reference = self.tokenizer.mask_token_id
-            reference = self.pad_id if reference is None else reference
-            other = _plain_embedding(layer, torch.full_like(ids, reference))
-            share = keep[..., None].to(own)
-            return share * own + (1 - share) * other
+        def give(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            return embeddings
 
-        handle = self.embeddings.register_forward_hook(mix)
+        handle = self.embeddings.register_forward_hook(give)
         try:
             yield
         finally:
             handle.remove()
-
-
-def _plain_embedding(layer: nn.Module, ids: TokenIds) -> Tensor:
-    """The layer's output without its hooks (they would call themselves)."""
-    return layer.forward(ids)
 
 
 def _gather_tokens(states: Tensor, place: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from ivra.backbones import FAMILIES, TINY
 from ivra.cli.console import console
 from ivra.contract import CLAUSES, check_criterion
 from ivra.errors import IvraError, unknown_name
-from ivra.explainers import STATIC, Explainer, ModuleExplainer
+from ivra.explainers import ModuleExplainer, explainer_options, known_explainers
 from ivra.losses import known_criteria
 from ivra.training import versions
 from ivra.version import __version__
@@ -54,9 +54,12 @@ def _list() -> None:
         table.add_row("criterion", known.name, known.package, summary)
         for option in known.criterion.options().values():
             table.add_row("  option", f"{known.name}.{option.name}", "", option.values)
-    explainers: list[type[Explainer]] = [ModuleExplainer, *STATIC.values()]
-    for explainer in explainers:
-        table.add_row("explainer", explainer.name, own, explainer.summary)
+    table.add_row("explainer", ModuleExplainer.name, own, ModuleExplainer.summary)
+    for name, explainer, package in known_explainers().values():
+        summary = explainer.summary or (explainer.__doc__ or "").strip().partition("\n")[0]
+        table.add_row("explainer", name, package, summary)
+        for option in explainer_options(explainer).values():
+            table.add_row("  option", f"{name}:{option.name}", "", option.values)
     for family in FAMILIES.values():
         kind = "decoder" if family.causal else "encoder"
         table.add_row("backbone", family.model_type, own, f"{kind}, declared")

@@ -3,8 +3,9 @@
 import click
 
 from ivra.api import compare, write_comparison
-from ivra.cli.console import console, different_files, quiet
+from ivra.cli.console import comma_separated, console, different_files, quiet
 from ivra.cli.explain import given_rows
+from ivra.explainers import ModuleExplainer, check_explainers
 from ivra.reports import compare_json, render_comparison
 from ivra.reports.results import EXPLAINER_TITLES
 from ivra.storage import write_json_atomic
@@ -49,7 +50,8 @@ def compare_command(
     sufficiency on that row. Give texts with --text, or a file with --data.
     """
     different_files(html=html_path, json=json_path)
-    names = tuple(filter(None, explainers.split(",")))
+    names = comma_separated(explainers)
+    check_explainers(names, (ModuleExplainer.name,))
     quiet()
     loaded, given = given_rows(lambda: load_run(run, device), texts, pairs, data, split, rows)
     compared = compare(loaded, given, names)

@@ -30,6 +30,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module=r"(torch|transformers|captum)\.")
 
 
+def comma_separated(text: str) -> tuple[str, ...]:
+    """The names of ``"a, b"``; empty ones are left out."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
 def different_files(**paths: str | None) -> None:
     """Raise :class:`IvraError` where two options name the same file."""
     named: dict[Path, str] = {}

@@ -6,10 +6,10 @@ import click
 
 from ivra.api import explain, export_eraser, write_report
 from ivra.cli.aopc import aopc_options, chosen_aopc
-from ivra.cli.console import console, different_files, messages, quiet
+from ivra.cli.console import comma_separated, console, different_files, messages, quiet
 from ivra.errors import IvraError
 from ivra.evaluation import BASELINES, METRICS, TOKEN_BUDGET, EvalConfig, evaluate
-from ivra.explainers import CONTROLS
+from ivra.explainers import BATCH_TOKENS, CONTROLS
 from ivra.reports import result_lines, results_tables
 from ivra.storage import write_json_atomic
 from ivra.training import Run, load_run, read_splits
@@ -39,7 +39,7 @@ EXAMPLES = 12
     "--explainers",
     default=",".join(BASELINES),
     show_default=True,
-    help="what the trained module stands beside",
+    help="what the trained module stands beside, with commas; options as lime:samples=100",
 )
 @click.option("--students", default=3, show_default=True, help="students of --sim")
 @click.option("--student-rows", default=500, show_default=True, help="rows each student learns")
@@ -59,6 +59,12 @@ EXAMPLES = 12
 @aopc_options
 @click.option(
     "--token-budget", default=TOKEN_BUDGET, show_default=True, help="tokens of a batch of AOPC"
+)
+@click.option(
+    "--explain-batch-tokens",
+    default=BATCH_TOKENS,
+    show_default=True,
+    help="tokens of a batch of an explainer, its copies of rows included",
 )
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="result file")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="page with examples")
@@ -84,6 +90,7 @@ def eval_command(
     seed: int,
     device: str,
     token_budget: int,
+    explain_batch_tokens: int,
     json_path: str | None,
     html_path: str | None,
     eraser_path: str | None,
@@ -99,16 +106,17 @@ def eval_command(
         data=data,
         split=split,
         rows=rows,
-        explainers=tuple(filter(None, explainers.split(","))),
+        explainers=comma_separated(explainers),
         students=students,
         student_rows=student_rows,
         student_epochs=student_epochs,
-        controls=None if controls is None else tuple(filter(None, controls.split(","))),
+        controls=None if controls is None else comma_separated(controls),
         recall_k=_counts(recall_k),
         resamples=resamples,
         seed=seed,
         aopc=chosen_aopc(click.get_current_context()),
         token_budget=token_budget,
+        explain_batch_tokens=explain_batch_tokens,
     )
     quiet()
     loaded = load_run(run, device)

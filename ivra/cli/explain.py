@@ -5,9 +5,10 @@ from collections.abc import Callable
 import click
 
 from ivra.api import explain, write_report
-from ivra.cli.console import console, different_files, quiet
+from ivra.cli.console import comma_separated, console, different_files, quiet
 from ivra.data import Row
 from ivra.errors import IvraError
+from ivra.explainers import BATCH_TOKENS, ModuleExplainer, check_explainers
 from ivra.reports import explain_json, render_rows
 from ivra.storage import write_json_atomic
 from ivra.training import Run, load_run
@@ -47,6 +48,12 @@ def given_rows(
 @click.option("--split", default="test", show_default=True, help="part of the data")
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="at most this many rows")
 @click.option("--explainers", default="ivra", show_default=True, help="with commas; side by side")
+@click.option(
+    "--explain-batch-tokens",
+    default=BATCH_TOKENS,
+    show_default=True,
+    help="tokens of a batch of an explainer, its copies of rows included",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="write a page")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="write the numbers")
@@ -58,6 +65,7 @@ def explain_command(
     split: str,
     rows: int | None,
     explainers: str,
+    explain_batch_tokens: int,
     device: str,
     html_path: str | None,
     json_path: str | None,
@@ -67,10 +75,11 @@ def explain_command(
     Give texts with --text, or a file with --data.
     """
     different_files(html=html_path, json=json_path)
+    names = comma_separated(explainers)
+    check_explainers(names, (ModuleExplainer.name,))
     quiet()
     loaded, given = given_rows(lambda: load_run(run, device), texts, pairs, data, split, rows)
-    names = tuple(filter(None, explainers.split(",")))
-    explained = explain(loaded, given, names)
+    explained = explain(loaded, given, names, batch_tokens=explain_batch_tokens)
     console.print(render_rows(explained))
     if json_path is not None:
         write_json_atomic(json_path, explain_json(explained))

@@ -75,7 +75,8 @@ class Commands(click.Group):
                 raise
             raise OneLine(
                 "out of memory: expected less at once; lower --batch-size or --max-length for "
-                "training, --token-budget for eval, or choose another --device"
+                "training, --token-budget or --explain-batch-tokens for eval, or choose another "
+                "--device"
             ) from error
         except KeyboardInterrupt as error:
             raise Stopped(f"interrupted: {error}" if str(error) else "interrupted") from error

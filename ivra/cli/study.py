@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 
 from ivra.api import write_study_examples
-from ivra.cli.console import console, messages, quiet
+from ivra.cli.console import comma_separated, console, messages, quiet
 from ivra.errors import IvraError, unknown_name
 from ivra.studies import (
     PRESETS,
@@ -94,9 +94,7 @@ def _pairs(option: str, given: tuple[str, ...]) -> dict[str, object]:
 
 def _changes(lists: dict[str, str | None], train: tuple[str, ...], judge: tuple[str, ...]) -> Any:
     changes: dict[str, object] = {
-        key: [part for part in value.split(",") if part]
-        for key, value in lists.items()
-        if value is not None
+        key: list(comma_separated(value)) for key, value in lists.items() if value is not None
     }
     if "seeds" in changes:
         try:

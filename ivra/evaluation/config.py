@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ivra.errors import IvraError, unknown_name
 from ivra.evaluation.aopc_settings import OURS, AopcSettings
 from ivra.evaluation.prediction import TOKEN_BUDGET
-from ivra.explainers import CONTROLS
+from ivra.explainers import BATCH_TOKENS, CONTROLS, check_explainers
 
 METRICS = ("accuracy", "aopc", "sim", "cons", "plausibility", "entropy")
 BASELINES = ("untrained", "attention", "attention-last", "random")
@@ -21,7 +21,8 @@ class EvalConfig:
         data: rows to judge on (default: the run's own data).
         split: the part of them, where the source has parts.
         rows: at most this many rows.
-        explainers: what the trained module stands beside.
+        explainers: what the trained module stands beside, with options where one has them
+            (``"lime:samples=100:seed=1"``); results name them as they are given here.
         students: how many students simulate, for each explainer.
         student_rows: rows each of them learns from.
         student_epochs: passes over those rows (default: 8, or 30 for a tiny model).
@@ -33,6 +34,8 @@ class EvalConfig:
         seed: of the students, the random scores and the bootstrap.
         aopc: every choice of comprehensiveness and sufficiency.
         token_budget: tokens of a batch of predictions, padding included.
+        explain_batch_tokens: tokens of a batch of an explainer, padding included and with the
+            copies of rows that it makes; no figure depends on it.
     """
 
     metrics: tuple[str, ...] = ()
@@ -49,16 +52,18 @@ class EvalConfig:
     seed: int = 0
     aopc: AopcSettings = OURS
     token_budget: int = TOKEN_BUDGET
+    explain_batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
             if metric not in METRICS:
                 raise unknown_name("metric", metric, list(METRICS))
-        for name in ("students", "student_rows", "token_budget"):
+        for name in ("students", "student_rows", "token_budget", "explain_batch_tokens"):
             if getattr(self, name) < 1:
                 raise IvraError(f"{name} is {getattr(self, name)}: expected at least 1")
         if self.rows is not None and self.rows < 1:
             raise IvraError(f"rows is {self.rows}: expected at least 1")
+        check_explainers(self.explainers)
         for name in self.controls or ():
             if name not in CONTROLS:
                 raise unknown_name("control", name, list(CONTROLS))

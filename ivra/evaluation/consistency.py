@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ivra.attention import masked_softmax
 from ivra.backbones import Backbone
 from ivra.data import Item, collate
-from ivra.explainers import Explainer
+from ivra.evaluation.prediction import token_scores
+from ivra.explainers import BATCH_TOKENS, Explainer, to_simplex
 from ivra.losses import batch_consistency, hidden_distances, saliency_divergences
 
 BATCH_ROWS = 32
@@ -45,8 +45,12 @@ def batch_correlations(
     items: Sequence[Item],
     explainers: Sequence[Explainer],
     batch_rows: int = BATCH_ROWS,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, list[float | None]]:
-    """Spearman's rho of every batch, for every explainer; ``None`` where it is undefined."""
+    """Spearman's rho of every batch, for every explainer; ``None`` where it is undefined.
+
+    ``batch_tokens`` bounds what an explainer is given at once and changes no figure.
+    """
     found: dict[str, list[float | None]] = {explainer.name: [] for explainer in explainers}
     for start in range(0, len(items), batch_rows):
         batch = collate(items[start : start + batch_rows], backbone.pad_id, backbone.padding_side)
@@ -55,9 +59,11 @@ def batch_correlations(
         assert hidden is not None
         distances = hidden_distances(hidden, batch.attention_mask)
         for explainer in explainers:
-            scores = explainer.explain(backbone, batch)
+            rows = token_scores(explainer, backbone, batch.items, batch_tokens)
+            scores = torch.zeros(batch.attention_mask.shape, device=backbone.device)
+            scores[batch.attention_mask] = torch.cat(rows).to(backbone.device)
             if not explainer.is_saliency:
-                scores = masked_softmax(scores, batch.explainable)
+                scores = to_simplex(scores, batch.explainable)
             divergences = saliency_divergences(scores, batch.explainable, batch.attention_mask)
             found[explainer.name].append(batch_consistency(divergences, distances))
     return found

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ivra.attention import masked_softmax
 from ivra.data import Item, Row, fingerprint
 from ivra.errors import IvraError, unknown_name
 from ivra.evaluation.agreement import TOKEN_KEYS, WORD_KEYS, plausibility_figures
@@ -20,7 +19,7 @@ from ivra.evaluation.plausibility import MATCH, marked_share, token_units, word_
 from ivra.evaluation.prediction import predict, token_scores
 from ivra.evaluation.sheet import Sheet
 from ivra.evaluation.students import add_simulation
-from ivra.explainers import Explainer, ModuleExplainer, static_explainer
+from ivra.explainers import Explainer, ModuleExplainer, static_explainer, to_simplex
 from ivra.shapes import Logits
 from ivra.training import Run, environment, load_plain, read_splits, versions
 from ivra.training.task import read_part
@@ -71,7 +70,8 @@ def evaluate(
         result["accuracy"] = _accuracy(sheet, logits)
     if {"aopc", "plausibility", "entropy"} & set(metrics):
         progress("explanations")
-        scores = {e.name: token_scores(e, backbone, items) for e in sheet.explainers}
+        tokens = config.explain_batch_tokens
+        scores = {e.name: token_scores(e, backbone, items, tokens) for e in sheet.explainers}
         if "aopc" in metrics:
             _aopc(sheet, scores, logits)
         if "plausibility" in metrics:
@@ -126,7 +126,10 @@ def _metrics(config: EvalConfig, items: Sequence[Item], labelled: bool) -> tuple
 
 
 def _explainers(run: Run, config: EvalConfig) -> list[Explainer]:
-    static = (static_explainer(name, config.seed) for name in config.explainers)
+    tokens = config.explain_batch_tokens
+    static = [static_explainer(name, config.seed, tokens) for name in config.explainers]
+    for explainer in static:
+        explainer.check(run.backbone)
     return [ModuleExplainer(run.module), *static]
 
 
@@ -210,7 +213,7 @@ def _entropy(sheet: Sheet, scores: dict[str, list[Tensor]]) -> None:
     for explainer in sheet.explainers:
         saliency = pad(scores[explainer.name], True).double()
         if not explainer.is_saliency:
-            saliency = masked_softmax(saliency, explainable)
+            saliency = to_simplex(saliency, explainable)
         entropy = saliency_entropy(saliency, explainable)
         share = normalised_entropy(saliency, explainable)
         columns = {
@@ -226,7 +229,12 @@ def _entropy(sheet: Sheet, scores: dict[str, list[Tensor]]) -> None:
 
 def _consistency(sheet: Sheet) -> None:
     sheet.progress("consistency")
-    found = batch_correlations(sheet.run.backbone, sheet.items, sheet.explainers)
+    found = batch_correlations(
+        sheet.run.backbone,
+        sheet.items,
+        sheet.explainers,
+        batch_tokens=sheet.config.explain_batch_tokens,
+    )
     for name, rhos in found.items():
         defined = [rho for rho in rhos if rho is not None]
         figures = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ivra.backbones import Backbone
 from ivra.data import Item, collate
-from ivra.explainers import Explainer
+from ivra.explainers import BATCH_TOKENS, Explainer, check_scores
 from ivra.shapes import Logits
 
 TOKEN_BUDGET = 2048
@@ -131,14 +131,21 @@ def _embeddings(layer: nn.Module, zero: bool) -> Iterator[None]:
 
 
 def token_scores(
-    explainer: Explainer, backbone: Backbone, items: Sequence[Item], budget: int = TOKEN_BUDGET
+    explainer: Explainer, backbone: Backbone, items: Sequence[Item], budget: int = BATCH_TOKENS
 ) -> list[torch.Tensor]:
-    """Each row's scores without padding, ``(L_i,)``, in the order of ``items``."""
+    """Each row's scores without padding, ``(L_i,)``, on the CPU, in the order of ``items``.
+
+    ``budget`` is how many tokens, padding included, one batch of the explainer has at most (or
+    one row, where that is longer); an explainer that makes copies has its own ``batch_tokens``.
+
+    Raises:
+        IvraError: the explainer returns something else than scores of explainable tokens.
+    """
     found: dict[int, torch.Tensor] = {}
     for group in packed(items, budget):
         batch = collate([items[i] for i in group], backbone.pad_id, backbone.padding_side)
         batch = batch.to(backbone.device)
-        scores = explainer.explain(backbone, batch)
+        scores = check_scores(explainer.name, explainer.explain(backbone, batch), batch)
         for row, index in enumerate(group):
             found[index] = scores[row, batch.attention_mask[row]].float().cpu()
     return [found[index] for index in range(len(items))]

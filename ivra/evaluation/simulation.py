@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ivra.attention import InterpretableAttention, masked_softmax
+from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Batch, Item
-from ivra.evaluation.prediction import predict
-from ivra.explainers import Explainer
+from ivra.evaluation.prediction import predict, token_scores
+from ivra.explainers import BATCH_TOKENS, Explainer, to_simplex
 from ivra.losses import RowDivergence, row_divergence
+from ivra.shapes import Labels
 from ivra.training import Encoder, Loop, Objective, endless, linear_schedule
 
 NewStudent = Callable[[int], tuple[Backbone, InterpretableAttention]]
@@ -76,6 +77,7 @@ def simulation_accuracy(
     plan: StudentPlan,
     seeds: Sequence[int],
     progress: Callable[[str, int], None] = lambda name, seed: None,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, Simulation]:
     """Teach fresh students with each explainer, and some with none, and test them without.
 
@@ -85,7 +87,8 @@ def simulation_accuracy(
     ``"true"`` where nothing is marked).
     On ``test`` no explanation is shown; the figure is the share of rows on which student and
     teacher predict the same. The same seed gives the same start, rows and order to the students
-    of all explainers, so that their values are pairs.
+    of all explainers, so that their values are pairs. ``batch_tokens`` bounds what an explainer
+    is given at once and changes no figure.
     """
     expected = predict(teacher, test).argmax(-1)
     correct: dict[str, list[list[bool]]] = {}
@@ -94,31 +97,49 @@ def simulation_accuracy(
         for explainer in (None, *explainers):
             name = "none" if explainer is None else explainer.name
             progress(name, seed)
-            student = _taught(teacher, explainer, rows, new_student, plan, seed)
+            lessons = _lessons(teacher, explainer, rows, batch_tokens)
+            student = _taught(lessons, rows, new_student, plan, seed)
             agreement = predict(student, test).argmax(-1) == expected
             correct.setdefault(name, []).append(agreement.tolist())
     return {name: Simulation.of(found) for name, found in correct.items()}
 
 
+class _Lessons(NamedTuple):
+    """The teacher's predictions of rows and its saliencies, ``None`` where nothing is explained."""
+
+    labels: Labels
+    guides: list[Tensor] | None
+
+
+@torch.no_grad()
+def _lessons(
+    teacher: Backbone, explainer: Explainer | None, rows: Sequence[Item], batch_tokens: int
+) -> _Lessons:
+    labels = predict(teacher, rows).argmax(-1).to(teacher.device)
+    if explainer is None:
+        return _Lessons(labels, None)
+    guides = token_scores(explainer, teacher, rows, batch_tokens)
+    if not explainer.is_saliency:
+        masks = [torch.tensor([item.explainable]) for item in rows]
+        pairs = zip(guides, masks, strict=True)
+        guides = [to_simplex(scores[None], mask)[0] for scores, mask in pairs]
+    return _Lessons(labels, [guide.to(teacher.device) for guide in guides])
+
+
 def _taught(
-    teacher: Backbone,
-    explainer: Explainer | None,
-    rows: Sequence[Item],
-    new_student: NewStudent,
-    plan: StudentPlan,
-    seed: int,
+    lessons: _Lessons, rows: Sequence[Item], new_student: NewStudent, plan: StudentPlan, seed: int
 ) -> Backbone:
     student, module = new_student(seed)
     encoder = Encoder(student, 0, plan.batch_size)
-    labels, guides = _lessons(teacher, explainer, encoder, rows)
+    labels, guides = lessons
     index = {id(item): place for place, item in enumerate(rows)}
 
     def objective(batch: Batch) -> Objective:
         places = [index[id(item)] for item in batch.items]
-        reader = None if explainer is None else module
+        reader = None if guides is None else module
         encoding = student.encode(batch, reader)
         loss = functional.cross_entropy(encoding.logits, labels[places])
-        if explainer is not None:
+        if guides is not None:
             own = module(encoding.readings, batch.explainable, encoding.predictions)
             guide = torch.zeros_like(own)
             guide[batch.attention_mask] = torch.cat([guides[place] for place in places])
@@ -128,7 +149,7 @@ def _taught(
         return Objective(loss, {})
 
     steps = math.ceil(plan.epochs * math.ceil(len(rows) / plan.batch_size))
-    parameters = [*student.parameters(), *([] if explainer is None else module.parameters())]
+    parameters = [*student.parameters(), *([] if guides is None else module.parameters())]
     loop = Loop("student", [(parameters, plan.lr)], objective, steps, linear_schedule(steps))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -136,20 +157,3 @@ def _taught(
         if loop.run(endless(lambda n: encoder.batches(rows, seed * 1000 + n))).interrupted:
             raise KeyboardInterrupt  # a student that was cut short is no figure
     return student.eval()
-
-
-@torch.no_grad()
-def _lessons(
-    teacher: Backbone, explainer: Explainer | None, encoder: Encoder, rows: Sequence[Item]
-) -> tuple[Tensor, list[Tensor]]:
-    """The teacher's predictions and saliencies of ``rows``."""
-    labels = predict(teacher, rows).argmax(-1).to(teacher.device)
-    guides: list[Tensor] = []
-    if explainer is not None:
-        for batch in encoder.batches(rows):
-            scores = explainer.explain(teacher, batch)
-            if not explainer.is_saliency:
-                scores = masked_softmax(scores, batch.explainable)
-            visible = batch.attention_mask
-            guides += [scores[row, visible[row]] for row in range(len(batch))]
-    return labels, guides

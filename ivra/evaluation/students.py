@@ -44,6 +44,7 @@ def add_simulation(sheet: Sheet) -> None:
         plan,
         [10_000 + config.seed * 1000 + number for number in range(config.students)],
         lambda name, seed: sheet.progress(f"student of {name}"),
+        config.explain_batch_tokens,
     )
     for name, simulation in found.items():
         median = sheet.bootstrap.interval(

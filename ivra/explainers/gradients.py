@@ -1,45 +1,38 @@
 """Gradient attributions, by captum: what the predicted class's logit owes to every embedding."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from typing import Annotated
 
-import torch
-from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
+from captum import attr as captum
+from pydantic import Field
 from torch import Tensor
 
 from ivra.backbones import Backbone
 from ivra.data import Batch
-from ivra.explainers.explainer import Explainer
-from ivra.shapes import Logits, TokenScores
+from ivra.explainers.baselines import Baseline
+from ivra.explainers.embedded import EmbeddedRows, attributed, rows_within
+from ivra.explainers.explainer import BATCH_TOKENS, Explainer
+from ivra.shapes import TokenScores
 
 STEPS = 50
 """Points from the baseline to the row that Integrated Gradients looks at (captum's default)."""
 
-Attribute = Callable[[Callable[[Tensor, Tensor], Logits], Batch, Tensor, Tensor], Tensor]
 
+def _slopes(backbone: Backbone, batch: Batch, multiplied: bool) -> Tensor:
+    """``d logit / d x`` of the predicted class, ``(B, L, E)``, or ``x`` times that."""
 
-def _attributed(backbone: Backbone, batch: Batch, attribute: Attribute) -> Tensor:
-    """What ``attribute(logits, batch, rows, target)`` gives, ``(B, L, E)``, 0 where a token is not
-    explainable. ``logits(ids, rows)`` are those of the ids in the place of the rows' own."""
-    moved, back = backbone.head_first(batch)
+    def attribute(rows: EmbeddedRows) -> Tensor:
+        found: Tensor
+        if multiplied:
+            found = captum.InputXGradient(rows).attribute(
+                rows.embeddings, rows.target, additional_forward_args=rows.places
+            )
+        else:
+            found = captum.Saliency(rows).attribute(
+                rows.embeddings, rows.target, abs=False, additional_forward_args=rows.places
+            )
+        return found
 
-    def logits(ids: Tensor, rows: Tensor) -> Logits:
-        return backbone.encode(_rows_with(moved, ids, rows)).logits
-
-    rows = torch.arange(len(batch), device=moved.input_ids.device)
-    with torch.no_grad():
-        target = logits(moved.input_ids, rows).argmax(-1)
-    with torch.enable_grad():
-        found = attribute(logits, moved, rows, target).detach()
-    if back is not None:
-        found = found.gather(1, back[..., None].expand_as(found))
-    return found * batch.explainable[..., None]
-
-
-def _rows_with(batch: Batch, ids: Tensor, rows: Tensor) -> Batch:
-    """The rows numbered ``rows``, with other ids."""
-    tensors = {name: value[rows] for name, value in vars(batch).items() if name != "items"}
-    return replace(batch, items=(), **{**tensors, "input_ids": ids})
+    return attributed(backbone, batch, attribute)
 
 
 class InputXGradient(Explainer):
@@ -52,13 +45,7 @@ class InputXGradient(Explainer):
     summary = "Input x Gradient of the predicted class's logit (captum)"
 
     def explain(self, backbone: Backbone, batch: Batch) -> TokenScores:
-        return _attributed(
-            backbone,
-            batch,
-            lambda logits, own, rows, target: LayerGradientXActivation(
-                logits, backbone.embeddings
-            ).attribute(own.input_ids, additional_forward_args=rows, target=target),
-        ).sum(-1)
+        return _slopes(backbone, batch, multiplied=True).sum(-1)
 
 
 class GradientNorm(Explainer):
@@ -72,48 +59,42 @@ class GradientNorm(Explainer):
     summary = "L2 norm of the predicted class's gradient in the embedding (captum)"
 
     def explain(self, backbone: Backbone, batch: Batch) -> TokenScores:
-        return _attributed(
-            backbone,
-            batch,
-            lambda logits, own, rows, target: LayerGradientXActivation(
-                logits, backbone.embeddings, multiply_by_inputs=False
-            ).attribute(own.input_ids, additional_forward_args=rows, target=target),
-        ).norm(dim=-1)
+        return _slopes(backbone, batch, multiplied=False).norm(dim=-1)
 
 
 class IntegratedGradients(Explainer):
     """Integrated Gradients of the predicted class's logit (Sundararajan et al. 2017,
     arXiv:1703.01365), summed over a token's embedding.
 
-    The baseline is the row with every explainable token replaced by the mask token (by padding
-    where the tokenizer has none). The scores of a row add up to ``logit(row) - logit(baseline)``,
-    up to the error of ``steps`` points (Gauss-Legendre). Signed. A forward and a backward pass
-    a point; ``rows_at_once`` bounds the memory.
+    The path runs from the row with every explainable token replaced by ``baseline``. The scores
+    of a row add up to ``logit(row) - logit(baseline)``, up to the error of ``steps`` points
+    (Gauss-Legendre). Signed. A forward and a backward pass a point.
     """
 
     name = "integrated-gradients"
     summary = f"Integrated Gradients from the masked row, {STEPS} steps (captum)"
 
-    def __init__(self, steps: int = STEPS, rows_at_once: int = 64) -> None:
+    def __init__(
+        self,
+        steps: Annotated[int, Field(ge=1)] = STEPS,
+        baseline: Baseline = "mask",
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
         self.steps = steps
-        self.rows_at_once = rows_at_once
+        self.baseline = baseline
+        self.batch_tokens = batch_tokens
 
     def explain(self, backbone: Backbone, batch: Batch) -> TokenScores:
-        reference = backbone.tokenizer.mask_token_id
-        reference = backbone.pad_id if reference is None else reference
-
-        def attribute(
-            logits: Callable[[Tensor, Tensor], Logits], own: Batch, rows: Tensor, target: Tensor
-        ) -> Tensor:
-            blank = own.input_ids.masked_fill(own.explainable, reference)
-            found: Tensor = LayerIntegratedGradients(logits, backbone.embeddings).attribute(
-                own.input_ids,
-                blank,
-                additional_forward_args=rows,
-                target=target,
+        def attribute(rows: EmbeddedRows) -> Tensor:
+            found: Tensor = captum.IntegratedGradients(rows).attribute(
+                rows.embeddings,
+                rows.baseline(self.baseline),
+                rows.target,
+                additional_forward_args=rows.places,
                 n_steps=self.steps,
-                internal_batch_size=max(self.rows_at_once, len(rows)),
+                internal_batch_size=rows.points_at_once(self.batch_tokens),
             )
             return found
 
-        return _attributed(backbone, batch, attribute).sum(-1)
+        at_once = rows_within(batch, self.batch_tokens)
+        return attributed(backbone, batch, attribute, at_once).sum(-1)

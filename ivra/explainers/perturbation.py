@@ -1,29 +1,34 @@
-"""Attributions from what the model says of a row with tokens deleted, by captum.
+"""Attributions from what the model says of a row with tokens taken out, by captum.
 
-A row is seen as one feature a token, 1 where it is there and 0 where it is deleted; the value
-explained is ``p(y_hat)``, a probability, as in comprehensiveness and sufficiency.
+A row is seen as one feature a token, 1 where it is there and 0 where it is not; the value
+explained is ``p(y_hat)``, a probability, as in comprehensiveness and sufficiency. By default a
+token that is not there is deleted; as a ``baseline`` its embedding can be replaced instead.
 """
 
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
 from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import FeatureAblation, KernelShap, Lime
 from captum.attr._core.lime import get_exp_kernel_similarity_function
+from pydantic import Field
 from torch import Tensor
 
 from ivra.backbones import Backbone
 from ivra.data import Batch, Item, collate
-from ivra.explainers.explainer import Explainer
+from ivra.explainers.baselines import baseline_embeddings
+from ivra.explainers.explainer import BATCH_TOKENS, Explainer
 from ivra.shapes import TokenScores
 
 SAMPLES = 500
 """Perturbed texts of a row that LIME and KernelSHAP look at."""
-AT_ONCE = 64
-"""Perturbed texts in one forward pass."""
 
+Absent = Literal["delete", "mask", "pad", "zero"]
+"""What becomes of a token that is not there: deleted, the others closing up, or its embedding
+replaced as in :data:`ivra.explainers.baselines.Baseline`."""
 Present = Callable[[Tensor], Tensor]
 """``p(y_hat)`` of texts ``(N, F)``, 1 where an explainable token is there."""
 
@@ -31,55 +36,86 @@ Present = Callable[[Tensor], Tensor]
 class _Perturbation(Explainer):
     """One row after the other; a row's scores depend on nothing but the row."""
 
+    def __init__(self, baseline: Absent, batch_tokens: int) -> None:
+        self.baseline = baseline
+        self.batch_tokens = batch_tokens
+
     def explain(self, backbone: Backbone, batch: Batch) -> TokenScores:
         scores = torch.zeros(batch.explainable.shape)
         for row, item in enumerate(batch.items):
             mask = batch.explainable[row].cpu()
+            present = _present(backbone, item, self.baseline)
+            at_once = max(1, self.batch_tokens // len(item.input_ids))
             with torch.random.fork_rng(devices=[]):  # captum draws here and there
-                found = self._scores(_present(backbone, item), int(mask.sum()), item.row.id)
+                found = self._scores(present, int(mask.sum()), item.row.id, at_once)
             scores[row, mask] = found
         return scores.to(backbone.device)
 
     @abstractmethod
-    def _scores(self, present: Present, tokens: int, row: str) -> Tensor:
-        """One score for each of the explainable tokens."""
+    def _scores(self, present: Present, tokens: int, row: str, at_once: int) -> Tensor:
+        """One score for each of the explainable tokens, from ``at_once`` texts at a time."""
 
 
-def _present(backbone: Backbone, item: Item) -> Present:
-    explainable = torch.tensor(item.explainable)
+class _Sampled(_Perturbation):
+    """Looks at ``samples`` texts of a row; what is drawn depends on the seed and the row's id."""
+
+    def __init__(
+        self,
+        samples: Annotated[int, Field(ge=2)] = SAMPLES,
+        seed: int = 0,
+        baseline: Absent = "delete",
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        super().__init__(baseline, batch_tokens)
+        self.samples = samples
+        self.seed = seed
+
+
+@torch.no_grad()
+def _present(backbone: Backbone, item: Item, baseline: Absent) -> Present:
+    one = collate([item], backbone.pad_id).to(backbone.device)
+    explainable = one.explainable[0].cpu()
+    y_hat = int(backbone.encode(one).predictions)
+    own = backbone.embed(one.input_ids)
+    other = own if baseline == "delete" else baseline_embeddings(backbone, one, baseline)
 
     @torch.no_grad()
     def probabilities(features: Tensor) -> Tensor:
         batch = collate([item] * len(features), backbone.pad_id).to(backbone.device)
         keep = torch.ones(len(features), len(explainable))
         keep[:, explainable] = features.float().cpu()
-        logits = backbone.rerun(batch, keep.to(backbone.device))
+        keep = keep.to(backbone.device)
+        if baseline == "delete":
+            logits = backbone.rerun(batch, keep)
+        else:
+            embeddings = torch.where(keep[..., None] > 0, own, other)
+            logits = backbone.encode(batch, embeddings=embeddings).logits
         return logits.softmax(-1)[:, y_hat].cpu()
 
-    with torch.no_grad():
-        one = collate([item], backbone.pad_id).to(backbone.device)
-        y_hat = int(backbone.encode(one).predictions)
     return probabilities
 
 
 class Occlusion(_Perturbation):
-    """``p(y_hat | x) - p(y_hat | x without the token)``: each token deleted alone.
+    """``p(y_hat | x) - p(y_hat | x without the token)``: each token taken out alone.
 
-    Signed, in ``[-1, 1]``; one forward pass a token. (Zeiler and Fergus 2014, arXiv:1311.2901;
-    "erasure" in Li et al. 2016, arXiv:1612.08220.)
+    Signed, in ``[-1, 1]``; one text a token. (Zeiler and Fergus 2014, arXiv:1311.2901; "erasure"
+    in Li et al. 2016, arXiv:1612.08220.)
     """
 
     name = "occlusion"
     summary = "leave-one-out: what deleting a token costs the prediction (captum)"
 
-    def _scores(self, present: Present, tokens: int, row: str) -> Tensor:
+    def __init__(self, baseline: Absent = "delete", batch_tokens: int = BATCH_TOKENS) -> None:
+        super().__init__(baseline, batch_tokens)
+
+    def _scores(self, present: Present, tokens: int, row: str, at_once: int) -> Tensor:
         found: Tensor = FeatureAblation(present).attribute(
-            torch.ones(1, tokens), 0, perturbations_per_eval=AT_ONCE
+            torch.ones(1, tokens), 0, perturbations_per_eval=at_once
         )
         return found[0]
 
 
-class LIME(_Perturbation):
+class LIME(_Sampled):
     """LIME for text (Ribeiro et al. 2016, arXiv:1602.04938): coefficients of a weighted ridge
     regression of ``p(y_hat)`` on which tokens are there.
 
@@ -92,11 +128,7 @@ class LIME(_Perturbation):
     name = "lime"
     summary = f"LIME, {SAMPLES} perturbed texts a row (captum)"
 
-    def __init__(self, samples: int = SAMPLES, seed: int = 0) -> None:
-        self.samples = samples
-        self.seed = seed
-
-    def _scores(self, present: Present, tokens: int, row: str) -> Tensor:
+    def _scores(self, present: Present, tokens: int, row: str, at_once: int) -> Tensor:
         generator = torch.Generator().manual_seed(_seed(self.seed, row))
         texts = iter(_lime_texts(tokens, self.samples, generator))
         lime = Lime(
@@ -109,7 +141,7 @@ class LIME(_Perturbation):
             torch.ones(1, tokens),
             baselines=0,
             n_samples=self.samples,
-            perturbations_per_eval=AT_ONCE,
+            perturbations_per_eval=at_once,
         )
         return found[0]
 
@@ -123,9 +155,9 @@ def _lime_texts(tokens: int, samples: int, generator: torch.Generator) -> Tensor
     return texts
 
 
-class KernelSHAP(_Perturbation):
+class KernelSHAP(_Sampled):
     """KernelSHAP (Lundberg and Lee 2017, arXiv:1705.07874): Shapley values of ``p(y_hat)``, a
-    deleted token being one that does not play.
+    token that is not there being one that does not play.
 
     The scores of a row add up to ``p(x) - p(x without all explainable tokens)``. Signed.
     ``samples`` forward passes a row; the draws depend on ``seed`` and the row's id alone.
@@ -134,17 +166,13 @@ class KernelSHAP(_Perturbation):
     name = "kernel-shap"
     summary = f"KernelSHAP, {SAMPLES} coalitions a row (captum)"
 
-    def __init__(self, samples: int = SAMPLES, seed: int = 0) -> None:
-        self.samples = samples
-        self.seed = seed
-
-    def _scores(self, present: Present, tokens: int, row: str) -> Tensor:
+    def _scores(self, present: Present, tokens: int, row: str, at_once: int) -> Tensor:
         whole = torch.ones(1, tokens)
         if tokens == 1:  # nothing to share
             return present(whole) - present(0 * whole)
         torch.manual_seed(_seed(self.seed, row))
         found: Tensor = KernelShap(present).attribute(
-            whole, baselines=0, n_samples=self.samples, perturbations_per_eval=AT_ONCE
+            whole, baselines=0, n_samples=self.samples, perturbations_per_eval=at_once
         )
         return found[0]
 

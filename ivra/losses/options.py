@@ -1,4 +1,4 @@
-"""The options of a criterion: the scalar parameters of its constructor, read and checked."""
+"""The options of a class: the scalar parameters of its constructor, read and checked."""
 
 import inspect
 import math
@@ -69,9 +69,14 @@ def accepts(kind: type, name: str) -> bool:
 
 
 def checked_values(
-    owner: str, options: Mapping[str, Option], values: Mapping[str, object]
+    owner: str,
+    options: Mapping[str, Option],
+    values: Mapping[str, object],
+    noun: str = "criterion",
 ) -> dict[str, Any]:
-    """``values`` as the types that the options of ``owner`` ask for; text is converted.
+    """``values`` as the types that the options of ``owner``, a ``noun``, ask for.
+
+    Text is converted.
 
     Raises:
         IvraError: an option that ``owner`` does not have, or a value that does not fit.
@@ -79,7 +84,7 @@ def checked_values(
     checked: dict[str, Any] = {}
     for name, value in values.items():
         if not options:
-            raise IvraError(f"criterion '{owner}' has no options, got '{name}': leave it out")
+            raise IvraError(f"{noun} '{owner}' has no options, got '{name}': leave it out")
         if name not in options:
             raise unknown_name(f"option of {owner}", str(name), list(options))
         option = options[name]

@@ -1,8 +1,6 @@
 """Which criteria there are: ours in one table, others by entry point; and how they are named."""
 
-import inspect
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 from ivra.errors import IvraError, unknown_name
@@ -13,8 +11,9 @@ from ivra.losses.options import checked_values
 from ivra.losses.plausibility import Plausibility
 from ivra.losses.simulatability import Simulatability
 from ivra.losses.sufficiency import Sufficiency
+from ivra.plugins import Slot, brought
 
-GROUP = "ivra.criteria"
+SLOT = Slot("ivra.criteria", "criterion", Criterion, "ivra.Criterion")  # type: ignore[type-abstract]
 BUILT_IN: tuple[type[Criterion], ...] = (
     Simulatability,
     Comprehensiveness,
@@ -39,55 +38,20 @@ class Weighted(NamedTuple):
     weight: float
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _load(entry: EntryPoint) -> Known:
-    package = "unknown package"
-    if entry.dist is not None:
-        package = f"{entry.dist.name} {entry.dist.version}"
-    where = f"criterion '{entry.name}' of {package}"
-    try:
-        found = entry.load()
-    except Exception as error:  # a plugin may fail in any way it likes
-        reason = f"{type(error).__name__}: {_one_line(str(error))}"
-        raise IvraError(f"{where} cannot be imported ({reason}): mend or uninstall it") from error
-    if not (inspect.isclass(found) and issubclass(found, Criterion)):
-        raise IvraError(
-            f"{where} is {_one_line(repr(found))}: expected a subclass of ivra.Criterion"
-        )
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise IvraError(f"{where} lacks {missing}: implement it in {found.__qualname__}")
-    name = getattr(found, "name", None)
-    if name != entry.name:
-        raise IvraError(
-            f"{where} has name {name!r}: expected the class attribute 'name' to equal its entry "
-            "point"
-        )
-    if found.better not in ("higher", "lower"):
-        raise IvraError(f"{where} has better {found.better!r}: expected 'higher' or 'lower'")
-    return Known(entry.name, found, package)
-
-
 def known_criteria() -> dict[str, Known]:
     """All criteria by name.
 
     Raises:
         IvraError: a plugin that cannot be used, or a name that two packages claim (both named).
     """
-    from ivra.version import __version__
-
-    known = {c.name: Known(c.name, c, f"ivra {__version__}") for c in BUILT_IN}
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
-        found = _load(entry)
-        if found.name in known:
+    known = {}
+    for name, found in brought(SLOT, BUILT_IN).items():
+        if found.kind.better not in ("higher", "lower"):
             raise IvraError(
-                f"criterion '{found.name}' is claimed by {known[found.name].package} and by "
-                f"{found.package}: rename or uninstall one of them"
+                f"criterion '{name}' of {found.package} has better {found.kind.better!r}: "
+                "expected 'higher' or 'lower'"
             )
-        known[found.name] = found
+        known[name] = Known(name, found.kind, found.package)
     return known
 
 

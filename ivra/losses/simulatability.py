@@ -115,7 +115,7 @@ class Simulatability(Criterion):
     def __init__(
         self,
         student: Student,
-        practice: Annotated[int, Field(ge=1)] = 2,
+        practice: Annotated[int, Field(ge=1)] = 4,
         pilot: bool = True,
         scale_free: bool = True,
         fixed_length: bool = True,

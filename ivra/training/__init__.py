@@ -12,7 +12,7 @@ from ivra.training.loop import (
     linear_schedule,
 )
 from ivra.training.run import Run, load_plain, load_run
-from ivra.training.scaffolding import ScaffoldedStudent
+from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
 from ivra.training.stages import CriteriaStage, accuracy, finetune
 from ivra.training.task import Encoder, Splits, read_splits
 from ivra.training.train import seed_everything, train
@@ -28,6 +28,7 @@ __all__ = [
     "Run",
     "ScaffoldedStudent",
     "Splits",
+    "StudentsInTurn",
     "TrainConfig",
     "Validation",
     "accuracy",

@@ -80,6 +80,11 @@ class TrainConfig(BaseModel):
     decay: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5, description="factor every two epochs of the step schedule"
     )
+    average: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="share of stage 2, its end, whose weights are averaged (default: 0, or 0.5 if "
+        "no criterion selects, as with sim alone)",
+    )
     validations: Count = Field(10, description="how often stage 2 is validated")
     validation_rows: Count = Field(400, description="at most this many rows of validation")
 
@@ -100,15 +105,19 @@ class TrainConfig(BaseModel):
         "attention", description="how training removes tokens"
     )
 
-    student: str | None = Field(None, description="model of sim's student (default: the model)")
-    student_rows: Count = Field(500, description="rows that sim's student learns from")
+    student: str | None = Field(None, description="model of sim's students (default: the model)")
+    student_count: Count = Field(3, description="students that sim teaches in turn")
+    student_rows: Count = Field(500, description="rows that sim's students learn from")
     student_lr: Positive | None = Field(
-        None, description="learning rate of sim's student (default: 5e-5, or 1e-3 for a tiny model)"
+        None,
+        description="learning rate of sim's students (default: 5e-5, or 1e-3 for a tiny model)",
     )
-    student_life: Count = Field(480, description="steps after which sim's student starts anew")
-    student_beta: Positive = Field(5.0, description="weight of the student's divergence term")
+    student_life: Count = Field(
+        480, description="steps after which one of sim's students starts anew"
+    )
+    student_beta: Positive = Field(5.0, description="weight of the students' divergence term")
     student_divergence: Divergence = Field(
-        "kl", description="of the student's saliency from the model's: " + ", ".join(DIVERGENCES)
+        "kl", description="of a student's saliency from the model's: " + ", ".join(DIVERGENCES)
     )
 
     @field_validator("criteria")

@@ -63,7 +63,9 @@ class Loop:
     ``groups`` pairs parameters with their learning rates. ``objective(batch)`` computes what is
     minimised. ``validate()`` runs before the first step and ``validations`` times after, evenly
     spread, and the weights of the best are restored at the end; without it the last weights
-    stay. An interrupt (Ctrl-C) ends the loop as if its time were up.
+    stay. An ``average`` share of the steps, those at the end, gives way to the mean of its weights:
+    it stands in the place of the last ones and is validated as they would be. An interrupt
+    (Ctrl-C) ends the loop as if its time were up, but for the mean, which is not taken.
     """
 
     stage: str
@@ -73,6 +75,7 @@ class Loop:
     schedule: Callable[[int], float] = field(default=lambda step: 1.0)
     clip: float = 1.0
     weight_decay: float = 0.0
+    average: float = 0.0
     validate: Callable[[], Validation] | None = None
     validations: int = 10
     hooks: tuple[Hooks, ...] = ()
@@ -84,7 +87,9 @@ class Loop:
             weight_decay=self.weight_decay,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
-        keeper = _BestKeeper([p for parameters, _ in self.groups for p in parameters])
+        parameters = [p for parameters, _ in self.groups for p in parameters]
+        keeper, mean = _BestKeeper(parameters), _Mean(parameters)
+        first = self.steps - round(self.steps * self.average)
         interrupted, done = False, 0
         try:
             self._tell(lambda hook: hook.on_begin(self.stage, self.steps))
@@ -93,6 +98,10 @@ class Loop:
                 terms = self._step(step, batch, optimizer)
                 done = step
                 scheduler.step()
+                if step > first:
+                    mean.add()
+                if step == self.steps:
+                    mean.take()
                 for hook in self.hooks:
                     hook.on_step(self.stage, step, terms)
                 if step in self._validation_steps():
@@ -141,6 +150,30 @@ class Loop:
     def _tell(self, call: Callable[[Hooks], None]) -> None:
         for hook in self.hooks:
             call(hook)
+
+
+class _Mean:
+    """The mean of the parameters over the steps that it was shown (Polyak and Juditsky 1992)."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._means: list[Tensor] = []
+        self._count = 0
+
+    @torch.no_grad()
+    def add(self) -> None:
+        self._count += 1
+        if not self._means:
+            self._means = [p.detach().clone() for p in self._parameters]
+        for mean, parameter in zip(self._means, self._parameters, strict=True):
+            mean.lerp_(parameter, 1 / self._count)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Put the mean in the place of the parameters; nothing if it was shown no step."""
+        if self._means:
+            for mean, parameter in zip(self._means, self._parameters, strict=True):
+                parameter.copy_(mean)
 
 
 class _BestKeeper:

@@ -5,7 +5,7 @@ Fernandes et al. 2022 (SMaT), equations 6-9; Xie et al. 2024 (IvRA), equations 1
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -43,6 +43,7 @@ class ScaffoldedStudent:
         beta: weight of the divergence term.
         life: steps of practice until the next student begins.
         divergence: ``D``, of two saliencies.
+        age: steps of practice that the first student's life is shorter by.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ScaffoldedStudent:
         beta: float,
         life: int,
         divergence: RowDivergence = kl_divergence,
+        age: int = 0,
     ) -> None:
         self.rate = rate
         self.beta = beta
@@ -62,6 +64,7 @@ class ScaffoldedStudent:
         self._study = study
         self._number = 0
         self._begin()
+        self._age = age
 
     def _begin(self) -> None:
         backbone, self.module = self._fresh(self._number)
@@ -197,6 +200,36 @@ class ScaffoldedStudent:
             with torch.no_grad():
                 for parameter, value in zip(self._parameters, saved, strict=True):
                     parameter.copy_(value)
+
+
+class StudentsInTurn:
+    """A class of students, each taught for one step of the teacher's after the other.
+
+    What a student asks for depends on how far it has come; of students whose ages are spread evenly
+    over a life the teacher hears all of it, and does not swing from one end to the other.
+    """
+
+    def __init__(self, students: Sequence[ScaffoldedStudent]) -> None:
+        self.students = list(students)
+        self._turn = 0
+
+    def study_rows(self) -> Batch:
+        """The next batch of rows for the student whose turn it is."""
+        return self.students[self._turn].study_rows()
+
+    def practise(self, study: View) -> None:
+        """One step of that student's."""
+        self.students[self._turn].practise(study)
+
+    def look_ahead(self, study: View, heldout: View, plan: Plan) -> LookAhead:
+        """The pilot step of that student's; then it is the next one's turn."""
+        found = self.students[self._turn].look_ahead(study, heldout, plan)
+        self._turn = (self._turn + 1) % len(self.students)
+        return found
+
+    def agrees(self, view: View) -> Rows:
+        """The share of the students that predict what the teacher predicts."""
+        return torch.stack([student.agrees(view) for student in self.students]).mean(0)
 
 
 def _standard(logits: Logits) -> Logits:

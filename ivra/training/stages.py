@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -33,7 +34,7 @@ from ivra.training.loop import (
     step_schedule,
     trainable,
 )
-from ivra.training.scaffolding import ScaffoldedStudent
+from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
 from ivra.training.student import new_student
 from ivra.training.task import Encoder
 
@@ -165,6 +166,7 @@ class CriteriaStage:
             steps=steps,
             schedule=self._schedule(steps, per_epoch),
             clip=config.clip,
+            average=self._average(),
             validate=self.validate,
             validations=config.validations,
             hooks=self.hooks,
@@ -230,6 +232,11 @@ class CriteriaStage:
             score = None if score is None else score + means["accuracy"]
         return Validation(score, means)
 
+    def _average(self) -> float:
+        if self.config.average is not None:
+            return self.config.average
+        return 0.0 if any(criterion.selects for criterion in self.criteria) else 0.5
+
     def _schedule(self, steps: int, per_epoch: int) -> Callable[[int], float]:
         if self.config.schedule == "linear":
             return linear_schedule(steps, warmup=0.02)
@@ -238,15 +245,27 @@ class CriteriaStage:
         return lambda step: 1.0
 
     def _new_student(self) -> Student:
-        """Students of the teacher's architecture, and study rows that stage 2 will not see."""
+        """A class of students, and study rows that stage 2 will not see."""
         config = self.config
         count = min(config.student_rows, len(self.train) // 2)
         study, self.train = self.train[:count], self.train[count:]
-        return ScaffoldedStudent(
-            fresh=lambda n: new_student(config, self.backbone, config.seed + 1 + 1000 * n),
-            study=endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n)),
-            rate=config.student_lr or (1e-3 if config.student_is_tiny else 5e-5),
-            beta=config.student_beta,
-            life=config.student_life,
-            divergence=row_divergence(config.student_divergence, config.saliency_norm),
+        batches = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
+
+        def fresh(place: int, number: int) -> tuple[Backbone, InterpretableAttention]:
+            order = number * config.student_count + place
+            return new_student(config, self.backbone, config.seed + 1 + 1000 * order)
+
+        return StudentsInTurn(
+            [
+                ScaffoldedStudent(
+                    fresh=partial(fresh, place),
+                    study=batches,
+                    rate=config.student_lr or (1e-3 if config.student_is_tiny else 5e-5),
+                    beta=config.student_beta,
+                    life=config.student_life,
+                    divergence=row_divergence(config.student_divergence, config.saliency_norm),
+                    age=config.student_life * place // config.student_count,
+                )
+                for place in range(config.student_count)
+            ]
         )

@@ -1,9 +1,8 @@
 """Gradient and perturbation attributions against their definitions, row by row."""
 
-import copy
 import itertools
 import math
-from functools import lru_cache
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,21 +22,8 @@ from ivra.explainers import (
 from ivra.explainers.perturbation import _lime_texts
 
 TEXTS = ("not good .", "the music was not bad .", "great")
+Loud = Callable[[str], Backbone]
 each_model = pytest.mark.parametrize("name", ["tiny-bert", "tiny-gpt2"])
-
-
-@lru_cache
-def _loud(name: str) -> Backbone:
-    backbone = load_backbone(name, ("no", "yes", "maybe"), seed=2)
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(4 if backbone.family.causal else 7)
-    return backbone
-
-
-def loud(name: str) -> Backbone:
-    return copy.deepcopy(_loud(name))
 
 
 def batch_of(backbone: Backbone, side: str = "right") -> Batch:
@@ -69,7 +55,7 @@ def rows_of(backbone: Backbone, scores: Tensor, batch: Batch) -> list[tuple[Item
 
 
 @each_model
-def test_occlusion_is_what_deleting_each_token_costs(name: str) -> None:
+def test_occlusion_is_what_deleting_each_token_costs(name: str, loud: Loud) -> None:
     backbone = loud(name)
     batch = batch_of(backbone, "left")
     for item, y_hat, found in rows_of(backbone, Occlusion().explain(backbone, batch), batch):
@@ -106,7 +92,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_logits(name: str) -> N
 
 
 @each_model
-def test_the_gradient_norm_is_plain_autograd(name: str) -> None:
+def test_the_gradient_norm_is_plain_autograd(name: str, loud: Loud) -> None:
     backbone = loud(name)
     batch = batch_of(backbone)
     for item, y_hat, found in rows_of(backbone, GradientNorm().explain(backbone, batch), batch):
@@ -124,7 +110,7 @@ def test_the_gradient_norm_is_plain_autograd(name: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_kernel_shap_is_the_shapley_value_of_a_short_row() -> None:
+def test_kernel_shap_is_the_shapley_value_of_a_short_row(loud: Loud) -> None:
     """With as many draws as it takes, against the sum over all coalitions."""
     backbone = loud("tiny-bert")
     batch = batch_of(backbone)
@@ -153,7 +139,7 @@ def test_kernel_shap_is_the_shapley_value_of_a_short_row() -> None:
         assert float(scores.sum()) == pytest.approx(gain, abs=2e-2)
 
 
-def test_lime_is_a_weighted_ridge_regression_on_the_tokens_there() -> None:
+def test_lime_is_a_weighted_ridge_regression_on_the_tokens_there(loud: Loud) -> None:
     backbone = loud("tiny-bert")
     batch = batch_of(backbone)
     lime = LIME(samples=60)
@@ -188,7 +174,7 @@ def test_limes_texts_lose_every_number_of_tokens_as_often() -> None:
 
 @pytest.mark.parametrize("kind", [LIME, KernelSHAP])
 def test_what_is_drawn_depends_on_the_seed_and_leaves_the_global_state_alone(
-    kind: type[LIME] | type[KernelSHAP],
+    kind: type[LIME] | type[KernelSHAP], loud: Loud
 ) -> None:
     backbone = loud("tiny-bert")
     batch = batch_of(backbone)

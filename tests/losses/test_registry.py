@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ivra import plugins
 from ivra.errors import IvraError
 from ivra.losses import Criterion, Terms, View, Weighted, check_terms, known_criteria, registry
 from ivra.losses.registry import parse_criteria
@@ -54,7 +55,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 @pytest.fixture
 def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: ())
+    monkeypatch.setattr(plugins, "entry_points", lambda group: ())
 
 
 def message(call: Callable[[], object]) -> str:
@@ -157,8 +158,8 @@ def test_a_plugin_that_cannot_be_imported(install: Install, source: str, problem
 
 
 def test_an_entry_point_that_nobody_owns(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("short", "nowhere_to_be_found:Short", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: (entry,))
+    entry = EntryPoint("short", "nowhere_to_be_found:Short", registry.SLOT.group)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: (entry,))
     assert message(known_criteria).startswith("criterion 'short' of unknown package cannot be")
 
 

@@ -27,7 +27,7 @@ from ivra.losses import (
     hypergradient_surrogate,
     kl_divergence,
 )
-from ivra.training import ScaffoldedStudent
+from ivra.training import ScaffoldedStudent, StudentsInTurn
 
 RATE, BETA = 0.1, 5.0
 PLAIN = Plan(scale_free=False, fixed_length=False)
@@ -313,6 +313,44 @@ def test_a_fresh_student_takes_over_when_the_old_ones_time_is_up(
     assert len({float(first.sum()) for first in firsts}) == 6
 
 
+def test_a_student_that_begins_aged_gives_way_earlier(views: tuple[View, View]) -> None:
+    made: list[int] = []
+
+    def fresh(number: int) -> tuple[Backbone, InterpretableAttention]:
+        made.append(number)
+        backbone = load_backbone("tiny-electra", ("no", "yes"), seed=number).double()
+        return backbone, InterpretableAttention(backbone.sizes, ("head", "layer")).double()
+
+    study = replace_saliency(views[0])
+    student = ScaffoldedStudent(fresh, itertools.cycle([study.batch]), RATE, BETA, life=3, age=2)
+    made_after = []
+    for _ in range(5):
+        student.practise(study)
+        made_after.append(len(made))
+    assert made_after == [1, 2, 2, 2, 3], "a first life of one step, then whole ones of three"
+
+
+def test_students_take_turns_and_the_metric_is_the_share_that_agrees(
+    views: tuple[View, View],
+) -> None:
+    study, heldout = views
+    members = [copy.deepcopy(_student()) for _ in range(3)]
+    together = StudentsInTurn(members)
+    before = [parameters_of(student) for student in members]
+    moved = []
+    for _ in range(4):
+        together.practise(replace_saliency(study))
+        together.look_ahead(study, heldout, Plan())
+        now = [parameters_of(student) for student in members]
+        pairs = zip(before, now, strict=True)
+        moved.append([any((a != b).any() for a, b in zip(*pair, strict=True)) for pair in pairs])
+        before = now
+    assert [row.index(True) for row in moved] == [0, 1, 2, 0]
+    assert all(sum(row) == 1 for row in moved)
+    votes = torch.stack([student.agrees(heldout) for student in members])
+    torch.testing.assert_close(together.agrees(heldout), votes.mean(0))
+
+
 def test_the_held_out_loss_is_judged_whatever_the_size_of_the_logits(
     student: ScaffoldedStudent, views: tuple[View, View]
 ) -> None:
@@ -362,7 +400,8 @@ def test_the_criterion_is_the_held_out_loss_with_the_hypergradient_of_the_study_
         asked.append(batch)
         return study
 
-    criterion = Simulatability.build(Setup(0, (1.0,), "straight-through", lambda: student))
+    setup = Setup(0, (1.0,), "straight-through", lambda: student, options={"practice": 2})
+    criterion = Simulatability.build(setup)
     view = replace(heldout, on=on)
     criterion.inner_step(view)
     terms = criterion(view)

@@ -77,6 +77,31 @@ def test_each_group_has_its_own_learning_rate() -> None:
     assert other.item() == pytest.approx(-0.06, rel=1e-5)
 
 
+@pytest.mark.parametrize(("average", "expected"), [(0.0, -4.0), (0.5, -3.5), (1.0, -2.5)])
+def test_the_mean_of_the_last_weights_takes_their_place(average: float, expected: float) -> None:
+    slide, seen = Slide(rate=1.0), []
+
+    def validate() -> Validation:
+        seen.append(slide.parameter.item())
+        return Validation(None, {})
+
+    run(slide, 4, average=average, validate=validate, validations=2)
+    assert slide.parameter.item() == pytest.approx(expected, rel=1e-5), "after -1, -2, -3, -4"
+    assert seen == pytest.approx([0, -2, expected], rel=1e-5), "and is what is validated"
+
+
+def test_an_interrupted_stage_keeps_its_last_weights_not_a_mean() -> None:
+    slide = Slide(rate=1.0)
+
+    def cut_off(batch: Batch) -> Objective:
+        if len(slide.path) == 3:
+            raise KeyboardInterrupt
+        return slide(batch)
+
+    assert run(slide, 4, objective=cut_off, average=1.0).interrupted
+    assert slide.parameter.item() == pytest.approx(-3.0, rel=1e-5)
+
+
 def test_weight_decay_is_decoupled_from_the_gradient() -> None:
     slide = Slide(rate=0.1)
     with torch.no_grad():

