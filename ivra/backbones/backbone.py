@@ -133,6 +133,7 @@ class Backbone(nn.Module):
             labels=ids[:, 0],
             rationale=visible,
             annotated=visible[:, 0],
+            answers=ids[:, :1].expand(-1, 2),
             items=(),
         )
         return self._run(batch, ids, numbered, Capture(visible)).logits
