@@ -21,7 +21,7 @@ SpanLogits = Float[Tensor, "B L 2"]
 """Logits of every token as the first and as the last of an answer."""
 Spans = Int[Tensor, "B 2"]
 """First and last token (inclusive) of a span in each row."""
-Outcome = Float[Tensor, "B ..."]
+Outputs = Float[Tensor, "B ..."]
 """What a model says of each row, whatever its task: :data:`Logits` or :data:`SpanLogits`."""
 Predictions = Int[Tensor, "B ..."]
 """What is predicted for each row: :data:`Labels` or :data:`Spans`."""

@@ -43,11 +43,6 @@ class Row:
     docids: tuple[str | None, ...] = ()
     answers: tuple[Answer, ...] | None = None
 
-    @property
-    def solved(self) -> bool:
-        """Whether the row says what a model should say of it."""
-        return self.label is not None or bool(self.answers)
-
 
 class Item(NamedTuple):
     """One row as token ids: what :func:`collate` pads into a :class:`Batch`.

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from ivra.attention import InterpretableAttention, masked_softmax
 from ivra.backbones import Backbone
@@ -87,7 +86,8 @@ def simulation_accuracy(
     teacher predict the same. The same seed gives the same start, rows and order to the students
     of all explainers, so that their values are pairs.
     """
-    expected = predict(teacher, test).argmax(-1)
+    task = teacher.task
+    expected = task.predict(predict(teacher, test))
     correct: dict[str, list[list[bool]]] = {}
     for seed in seeds:
         rows = random.Random(seed).sample(list(train), min(plan.rows, len(train)))
@@ -95,7 +95,7 @@ def simulation_accuracy(
             name = "none" if explainer is None else explainer.name
             progress(name, seed)
             student = _taught(teacher, explainer, rows, new_student, plan, seed)
-            agreement = predict(student, test).argmax(-1) == expected
+            agreement = task.same(task.predict(predict(student, test)), expected)
             correct.setdefault(name, []).append(agreement.tolist())
     return {name: Simulation.of(found) for name, found in correct.items()}
 
@@ -109,6 +109,7 @@ def _taught(
     seed: int,
 ) -> Backbone:
     student, module = new_student(seed)
+    task = teacher.task
     encoder = Encoder(student, 0, plan.batch_size)
     labels, guides = _lessons(teacher, explainer, encoder, rows)
     index = {id(item): place for place, item in enumerate(rows)}
@@ -117,9 +118,9 @@ def _taught(
         places = [index[id(item)] for item in batch.items]
         reader = None if explainer is None else module
         encoding = student.encode(batch, reader)
-        loss = functional.cross_entropy(encoding.logits, labels[places])
+        loss = task.loss(encoding.logits, task.placed(labels[places], batch))
         if explainer is not None:
-            own = module(encoding.readings, batch.explainable, encoding.predictions)
+            own = module(encoding.readings, batch.explainable, encoding.classes)
             guide = torch.zeros_like(own)
             guide[batch.attention_mask] = torch.cat([guides[place] for place in places])
             given = guide.sum(-1) > 0
@@ -143,7 +144,7 @@ def _lessons(
     teacher: Backbone, explainer: Explainer | None, encoder: Encoder, rows: Sequence[Item]
 ) -> tuple[Tensor, list[Tensor]]:
     """The teacher's predictions and saliencies of ``rows``."""
-    labels = predict(teacher, rows).argmax(-1).to(teacher.device)
+    labels = teacher.task.predict(predict(teacher, rows)).to(teacher.device)
     guides: list[Tensor] = []
     if explainer is not None:
         for batch in encoder.batches(rows):

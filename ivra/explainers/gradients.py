@@ -1,4 +1,7 @@
-"""Gradient attributions, by captum: what the predicted class's logit owes to every embedding."""
+"""Gradient attributions, by captum: what the logit of the prediction owes to every embedding.
+
+Of a class its logit, of an answer its start and its end logit together.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,27 +13,31 @@ from torch import Tensor
 from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.explainers.explainer import Explainer
-from ivra.shapes import Logits, TokenScores
+from ivra.shapes import Rows, TokenScores
 
 STEPS = 50
 """Points from the baseline to the row that Integrated Gradients looks at (captum's default)."""
 
-Attribute = Callable[[Callable[[Tensor, Tensor], Logits], Batch, Tensor, Tensor], Tensor]
+Score = Callable[[Tensor, Tensor], Rows]
+Attribute = Callable[[Score, Batch, Tensor], Tensor]
 
 
 def _attributed(backbone: Backbone, batch: Batch, attribute: Attribute) -> Tensor:
-    """What ``attribute(logits, batch, rows, target)`` gives, ``(B, L, E)``, 0 where a token is not
-    explainable. ``logits(ids, rows)`` are those of the ids in the place of the rows' own."""
+    """What ``attribute(score, batch, rows)`` gives, ``(B, L, E)``, 0 where a token is not
+    explainable. ``score(ids, rows)`` is the logit of what is predicted for the rows, given the ids
+    in the place of the rows' own."""
     moved, back = backbone.head_first(batch)
 
-    def logits(ids: Tensor, rows: Tensor) -> Logits:
-        return backbone.encode(_rows_with(moved, ids, rows)).logits
+    def score(ids: Tensor, rows: Tensor) -> Rows:
+        return backbone.task.score(
+            backbone.encode(_rows_with(moved, ids, rows)).logits, predictions[rows]
+        )
 
     rows = torch.arange(len(batch), device=moved.input_ids.device)
     with torch.no_grad():
-        target = logits(moved.input_ids, rows).argmax(-1)
+        predictions = backbone.encode(moved).predictions
     with torch.enable_grad():
-        found = attribute(logits, moved, rows, target).detach()
+        found = attribute(score, moved, rows).detach()
     if back is not None:
         found = found.gather(1, back[..., None].expand_as(found))
     return found * batch.explainable[..., None]
@@ -55,9 +62,9 @@ class InputXGradient(Explainer):
         return _attributed(
             backbone,
             batch,
-            lambda logits, own, rows, target: LayerGradientXActivation(
-                logits, backbone.embeddings
-            ).attribute(own.input_ids, additional_forward_args=rows, target=target),
+            lambda score, own, rows: LayerGradientXActivation(score, backbone.embeddings).attribute(
+                own.input_ids, additional_forward_args=rows
+            ),
         ).sum(-1)
 
 
@@ -75,9 +82,9 @@ class GradientNorm(Explainer):
         return _attributed(
             backbone,
             batch,
-            lambda logits, own, rows, target: LayerGradientXActivation(
-                logits, backbone.embeddings, multiply_by_inputs=False
-            ).attribute(own.input_ids, additional_forward_args=rows, target=target),
+            lambda score, own, rows: LayerGradientXActivation(
+                score, backbone.embeddings, multiply_by_inputs=False
+            ).attribute(own.input_ids, additional_forward_args=rows),
         ).norm(dim=-1)
 
 
@@ -102,15 +109,12 @@ class IntegratedGradients(Explainer):
         reference = backbone.tokenizer.mask_token_id
         reference = backbone.pad_id if reference is None else reference
 
-        def attribute(
-            logits: Callable[[Tensor, Tensor], Logits], own: Batch, rows: Tensor, target: Tensor
-        ) -> Tensor:
+        def attribute(score: Score, own: Batch, rows: Tensor) -> Tensor:
             blank = own.input_ids.masked_fill(own.explainable, reference)
-            found: Tensor = LayerIntegratedGradients(logits, backbone.embeddings).attribute(
+            found: Tensor = LayerIntegratedGradients(score, backbone.embeddings).attribute(
                 own.input_ids,
                 blank,
                 additional_forward_args=rows,
-                target=target,
                 n_steps=self.steps,
                 internal_batch_size=max(self.rows_at_once, len(rows)),
             )

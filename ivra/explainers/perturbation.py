@@ -1,6 +1,7 @@
 """Attributions from what the model says of a row with tokens deleted, by captum.
 
-A row is seen as one feature a token, 1 where it is there and 0 where it is deleted; the value
+A row is seen as one feature a token, 1 where it is there and 0 where it is deleted (of a question
+and its context: replaced by the mask token, :attr:`~ivra.tasks.Task.removal`); the value
 explained is ``p(y_hat)``, a probability, as in comprehensiveness and sufficiency.
 """
 
@@ -53,12 +54,13 @@ def _present(backbone: Backbone, item: Item) -> Present:
         batch = collate([item] * len(features), backbone.pad_id).to(backbone.device)
         keep = torch.ones(len(features), len(explainable))
         keep[:, explainable] = features.float().cpu()
-        logits = backbone.rerun(batch, keep.to(backbone.device))
-        return logits.softmax(-1)[:, y_hat].cpu()
+        logits = backbone.rerun(batch, keep.to(backbone.device), backbone.task.removal)
+        told = y_hat.expand(len(features), *y_hat.shape[1:])
+        return backbone.task.probability(logits, told).cpu()
 
     with torch.no_grad():
         one = collate([item], backbone.pad_id).to(backbone.device)
-        y_hat = int(backbone.encode(one).predictions)
+        y_hat = backbone.encode(one).predictions
     return probabilities
 
 

@@ -20,6 +20,8 @@ class ExplainedRow:
     special tokens, whose ``segment`` is ignored. ``saliency`` is any finite number; what is not
     positive is shown without colour. ``rationale`` marks human or planted evidence, and ``None``
     says that nobody annotated the row. ``confidence`` is the probability of ``prediction``.
+    ``correct`` says whether that is right (default: whether it is the ``label``), ``answer`` where
+    it stands in the last text, if it was found there.
     Rows with the same ``id`` are the same example seen by several explainers.
     """
 
@@ -36,8 +38,19 @@ class ExplainedRow:
     probabilities: dict[str, float]
     label: str | None = None
     rationale: tuple[bool, ...] | None = None
+    correct: bool | None = None
+    answer: Span | None = None
 
     def __post_init__(self) -> None:
+        if self.correct is None and self.label is not None:
+            object.__setattr__(self, "correct", self.label == self.prediction)
+        if self.answer is not None and not (
+            0 <= self.answer[0] <= self.answer[1] <= len(self.texts[-1])
+        ):
+            raise IvraError(
+                f"row {self.id}: the answer {self.answer} leaves its text of "
+                f"{len(self.texts[-1])} characters. Give code points from 0."
+            )
         for field in ("spans", "segment", "saliency", "explainable", "rationale"):
             values = getattr(self, field)
             if values is not None and len(values) != len(self.tokens):
@@ -67,11 +80,6 @@ class ExplainedRow:
                     f"row {self.id}: the span {span} of '{token}' leaves its text of "
                     f"{len(self.texts[segment])} characters. Give code points from 0."
                 )
-
-    @property
-    def correct(self) -> bool | None:
-        """Whether the prediction is the label; ``None`` without a label."""
-        return None if self.label is None else self.label == self.prediction
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,6 @@ def test_answers_are_read_as_squad_writes_them(tmp_path: Path, answers: object) 
     path.write_text(json.dumps(record))
     (found,) = read_rows(path)
     assert found == Row("r", (QUESTION, CONTEXT), where=f"{path}:1", answers=(ANSWER,))
-    assert found.solved
 
 
 def test_answers_of_nobody_and_none_differ(tmp_path: Path) -> None:
@@ -62,7 +61,6 @@ def test_answers_of_nobody_and_none_differ(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, rows)))
     found = read_rows(path)
     assert [row.answers for row in found] == [None, ()]
-    assert not any(row.solved for row in found)
 
 
 def test_a_column_of_answers_elsewhere_is_not_ours(tmp_path: Path) -> None:
