@@ -130,7 +130,7 @@ class ReducedRows:
         special = self._settings.null == "special"
         return self._class_logits(self.logits if special else self._null_logits, place.null)
 
-    def _class_logits(self, logits: Outputs, asked: Asked) -> BinLogits:
+    def _class_logits(self, logits: Tensor, asked: Asked) -> BinLogits:
         found, _ = self._task.contrast(logits[asked.place.flatten()], asked.prediction)
         return found.view(*asked.place.shape, found.shape[-1])
 

@@ -88,7 +88,8 @@ class Piece:
 
     ``tokens`` are their indices, empty between tokens; ``saliency`` is their sum; ``share`` is
     the part of the row's largest piece, from 0 to 1. ``marked`` stretches are evidence.
-    ``joined`` pieces start where the token before them ended: subwords of one word.
+    ``joined`` pieces start where the token before them ended: subwords of one word. ``answer``
+    stretches are the model's answer.
     """
 
     text: str
@@ -98,6 +99,7 @@ class Piece:
     explainable: bool = False
     marked: bool = False
     joined: bool = False
+    answer: bool = False
 
 
 def cut(row: ExplainedRow) -> tuple[tuple[Piece, ...], ...]:
@@ -159,10 +161,18 @@ def _cut_text(row: ExplainedRow, index: int) -> list[Piece]:
                 explainable=any(row.explainable[token] for token in tokens),
                 marked=row.rationale is not None and any(row.rationale[t] for t in tokens),
                 joined=bool(pieces) and cursor == start,
+                answer=_answers(row, index, start, end),
             )
         )
         cursor = end
     return [*pieces, Piece(text[cursor:])] if cursor < len(text) else pieces
+
+
+def _answers(row: ExplainedRow, index: int, start: int, end: int) -> bool:
+    """Whether a stretch of text ``index`` overlaps the model's answer."""
+    if row.answer is None or index != len(row.texts) - 1:
+        return False
+    return start < row.answer[1] and row.answer[0] < end
 
 
 def _spans_of(row: ExplainedRow, index: int) -> list[tuple[int, int, int]]:
