@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
-from ivra.data import Item, Row, encode_questions
+from ivra.data import Batch, Item, Row, collate, encode_questions
 from ivra.errors import IvraError
 from ivra.evaluation import AopcSettings, aopc, predict, predicted
+from ivra.losses import Comprehensiveness, Sufficiency, View
 from ivra.tasks import QuestionAnswering
 
 BINS = (1.0, 10.0, 30.0, 60.0)
@@ -163,3 +165,56 @@ def test_mask_removal_without_a_mask_token_is_one_line(
     scores = {"zero": [torch.zeros(len(items[0].input_ids))]}
     with pytest.raises(IvraError, match="needs a mask token"):
         aopc(answerer, items, scores, AopcSettings(removal="mask"))
+
+
+@pytest.mark.parametrize(
+    ("training", "evaluation"), [("embedding", "mask"), ("attention", "deletion")]
+)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_training_measures_what_evaluation_measures(
+    answerer: Backbone, questions: Questions, training: str, evaluation: str, side: str
+) -> None:
+    rows = [*questions(3, 6), Row("short", ("the soup ?", "bad ."), answers=())]
+    items = encode_questions(rows, answerer.tokenizer, 64, 8)
+    module = InterpretableAttention(answerer.sizes)
+
+    def view(batch: Batch) -> View:
+        encoding = answerer.encode(batch, module)
+        saliency = module(encoding.readings, batch.explainable, encoding.classes)
+        logits = encoding.logits
+        return View(
+            batch, logits, saliency, None, lambda k: answerer.rerun(batch, k, training), view, TASK
+        )
+
+    with torch.no_grad():
+        shown = view(collate(items, answerer.pad_id, side))
+        own = [shown.saliency[row, shown.batch.attention_mask[row]] for row in range(len(items))]
+        settings = AopcSettings(bins=BINS, removal=evaluation)
+        found = aopc(answerer, items, {"own": own}, settings)["own"]
+        comp = Comprehensiveness(bins=BINS).metric(shown)
+        suff = Sufficiency(bins=BINS).metric(shown)
+        torch.testing.assert_close(comp, found.comp, atol=2e-5, rtol=0)
+        torch.testing.assert_close(suff, found.suff, atol=2e-5, rtol=0)
+        for row, item in enumerate(items):
+            alone = view(collate([item], answerer.pad_id))
+            for criterion, together in ((Comprehensiveness, comp), (Sufficiency, suff)):
+                one = criterion(bins=BINS).metric(alone)
+                torch.testing.assert_close(one[0], together[row], atol=2e-5, rtol=0)
+
+
+def test_a_criterion_that_asks_the_task_serves_both(
+    answerer: Backbone, questions: Questions
+) -> None:
+    """The one of the docs: how unlikely the prediction gets as tokens are kept by saliency."""
+    items = encode_questions(questions(2, 6), answerer.tokenizer, 64, 8)
+    batch = collate(items, answerer.pad_id)
+    saliency = batch.explainable.float() / batch.explainable.sum(-1, keepdim=True)
+    with torch.no_grad():
+        logits = answerer.encode(batch).logits
+        alone = answerer.rerun(batch, saliency, "embedding")
+        view = View(batch, logits, saliency, None, lambda k: alone, lambda b: view, TASK)
+        doubt = -view.task.log_prob(view.rerun(view.saliency), view.predictions)
+    for row, (first, last) in enumerate(view.predictions.tolist()):
+        start, end = alone[row].double().exp().unbind(-1)
+        p = start[first] / start.sum() * end[last] / end.sum()
+        assert doubt[row].item() == pytest.approx(-math.log(float(p)), abs=1e-4)
