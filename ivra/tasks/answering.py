@@ -4,7 +4,6 @@ Rajpurkar et al. 2016 (SQuAD); two logits a token as in Devlin et al. 2019 (BERT
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
@@ -139,9 +138,8 @@ class QuestionAnswering(Task):
     def loss(self, outcome: SpanLogits, target: Spans) -> Tensor:
         """The mean over the rows whose answer is in sight; 0 if there is none."""
         known = (target >= 0).all(-1)
-        return torch.where(known, self.losses(outcome, target), 0.0).sum() / known.sum().clamp_min(
-            1
-        )
+        losses = torch.where(known, self.losses(outcome, target), 0.0)
+        return losses.sum() / known.sum().clamp_min(1)
 
     def divergence(self, p: SpanLogits, q: SpanLogits) -> Rows:
         log_p, open_ = _log_softmax(p)
@@ -207,8 +205,7 @@ class QuestionAnswering(Task):
     def chosen(self, items: Sequence[Item], outcome: SpanLogits) -> list[int]:
         """The window in which the span of largest ``start logit + end logit`` is."""
         totals = self.score(outcome, self.predict(outcome)).tolist()
-        windows = groupby(range(len(items)), key=lambda place: id(items[place].row))
-        return [max(places, key=lambda place: totals[place]) for _, places in windows]
+        return [max(places, key=lambda place: totals[place]) for places in _by_row(items)]
 
     def claims(
         self, items: Sequence[Item], outcome: SpanLogits, labels: Sequence[str]
@@ -225,6 +222,19 @@ class QuestionAnswering(Task):
             correct = right is not None if answers else None
             found.append(Claim(text, share, {text: share}, gold, correct, place))
         return found
+
+
+def _by_row(items: Sequence[Item]) -> list[list[int]]:
+    """The places of the windows of each row; where the same row comes twice, twice."""
+    groups: list[list[int]] = []
+    before: tuple[Row, int] | None = None
+    for place, item in enumerate(items):
+        begin = item.offsets[item.segment.index(1)][0]
+        if before is None or before[0] is not item.row or begin <= before[1]:
+            groups.append([])
+        groups[-1].append(place)
+        before = item.row, begin
+    return groups
 
 
 def _characters(item: Item, first: int, last: int) -> Span:

@@ -186,6 +186,14 @@ def test_the_window_of_the_largest_total_logit_answers() -> None:
     assert claims[0].confidence == pytest.approx(naive(logits[[soup]].double())[0][first, last])
 
 
+def test_a_row_that_comes_twice_has_two_answers() -> None:
+    twice = [row("same", "soup")] * 2
+    items = encode_questions(twice, TOKENIZER, 15, 2)
+    chosen = TASK.chosen(items, drawn(len(items), 15, 7))
+    assert len(chosen) == 2
+    assert chosen[0] < len(items) // 2 <= chosen[1]
+
+
 def test_the_right_one_of_several_answers_is_the_gold_one() -> None:
     answers = (Answer("plot was", 4), Answer("dull", 13))
     item = encode_questions([replace(row("a", "dull"), answers=answers)], TOKENIZER, 64, 8)[0]
