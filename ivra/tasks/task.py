@@ -31,8 +31,8 @@ class Task(ABC):
     """Everything that criteria, training and evaluation need to know of a task.
 
     A prediction is one or more categorical choices whose log-probabilities add. An *outcome* is
-    what a model says of each row, shaped as the task has it; a row of it reaches no other row.
-    Half precision is computed in float32.
+    what a model says of each row, shaped as the task has it. Log-probabilities and divergences of
+    half precision are computed in float32.
     """
 
     name: ClassVar[str]
