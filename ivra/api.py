@@ -19,7 +19,7 @@ from ivra.evaluation import (
     eraser_figures,
     eraser_scores,
     evaluation_rows,
-    predict,
+    predicted,
     rationale_share,
     token_scores,
 )
@@ -65,7 +65,8 @@ def explain(
 
     Args:
         run: from :func:`ivra.load` or :func:`ivra.train`.
-        rows: texts, pairs of texts, or rows as read from a file.
+        rows: texts, pairs of texts (a question and its context for a model that answers
+            questions), or rows as read from a file.
         explainers: ``"ivra"`` (the trained module) and names of static explainers, with options
             where one has them (``"lime:samples=100"``); a row is explained by each of them in
             turn.
@@ -73,7 +74,8 @@ def explain(
             rows that it makes; no score depends on it.
 
     Returns:
-        For every row, one :class:`~ivra.reports.ExplainedRow` an explainer.
+        For every row, one :class:`~ivra.reports.ExplainedRow` an explainer. Of a context in
+        several windows it shows the one that holds the answer.
 
     Raises:
         IvraError: an unknown explainer, option or value, a text without a token to explain, or
@@ -81,15 +83,14 @@ def explain(
     """
     chosen = _explainers(run, explainers, batch_tokens)
     backbone = run.backbone.eval()
-    items = run.encoder.items([_row(row, i) for i, row in enumerate(rows)], labelled=False)
-    if not items:
+    windows = run.encoder.items([_row(row, i) for i, row in enumerate(rows)], labelled=False)
+    if not windows:
         return []
-    probabilities = predict(backbone, items).softmax(-1)
+    items, logits = predicted(backbone, windows)
+    claims = backbone.task.claims(items, logits, backbone.labels)
     found = {e.name: token_scores(e, backbone, items, batch_tokens) for e in chosen}
     explained = []
-    for place, item in enumerate(items):
-        shares = dict(zip(backbone.labels, probabilities[place].tolist(), strict=True))
-        prediction = max(shares, key=lambda label: shares[label])
+    for place, (item, claim) in enumerate(zip(items, claims, strict=True)):
         for name in explainers:
             explained.append(
                 ExplainedRow(
@@ -104,11 +105,13 @@ def explain(
                     segment=tuple(item.segment),
                     saliency=tuple(found[name][place].tolist()),
                     explainable=tuple(item.explainable),
-                    prediction=prediction,
-                    confidence=min(1.0, shares[prediction]),
-                    probabilities=shares,
-                    label=item.row.label,
+                    prediction=claim.prediction,
+                    confidence=claim.confidence,
+                    probabilities=claim.probabilities,
+                    label=claim.gold,
                     rationale=None if item.rationale is None else tuple(item.rationale),
+                    correct=claim.correct,
+                    answer=claim.span,
                 )
             )
     return explained
@@ -251,6 +254,8 @@ def export_eraser(
 ) -> dict[str, object]:
     """Predictions and explanations in ERASER's results format, which its scorer reads.
 
+    The format knows classes alone.
+
     Args:
         path: the JSON Lines file to write, a line a row.
         run: from :func:`ivra.load` or :func:`ivra.train`.
@@ -263,8 +268,10 @@ def export_eraser(
         of words in a hard rationale.
 
     Raises:
-        IvraError: data that cannot be read, an unknown explainer, a file that cannot be written.
+        IvraError: data that cannot be read, an unknown explainer, a file that cannot be written, a
+            model without classes.
     """
+    check_eraser(run)
     config = config or EvalConfig()
     backbone, tokens = run.backbone.eval(), config.explain_batch_tokens
     (chosen,) = _explainers(run, (explainer,), tokens)
@@ -277,6 +284,16 @@ def export_eraser(
     pairs = zip(items, found, strict=True)
     write_eraser(path, [_instance(item, row, backbone.labels) for item, row in pairs])
     return {"explainer": explainer, "share": share, **eraser_figures(items, found)}
+
+
+def check_eraser(run: Run) -> None:
+    """Raise :class:`IvraError` if ERASER's results format has no place for what is predicted."""
+    task = run.backbone.task
+    if not task.has_classes:
+        raise IvraError(
+            f"ERASER's results format holds classes, which {task.name} does not have: leave the "
+            "export out"
+        )
 
 
 def _instance(item: Item, row: EraserScores, labels: Sequence[str]) -> EraserInstance:
@@ -317,9 +334,11 @@ def write_report(
     if result is not None:
         data: Mapping[str, object] = result["data"]  # type: ignore[assignment]
         facts["Rows"] = f"{data['rows']} ({data['split']})"
-        accuracy = result.get("accuracy")
-        if isinstance(accuracy, Mapping):
-            facts["Accuracy"] = f"{accuracy['accuracy']:.3f}"
+        for part in ("accuracy", "answers"):
+            right = result.get(part)
+            if isinstance(right, Mapping):
+                title = run.backbone.task.measure.replace("_", " ").capitalize()
+                facts[title] = f"{right[run.backbone.task.measure]:.3f}"
     page = Page(
         title="How the model decides",
         run=run.name,

@@ -17,6 +17,14 @@ Rows = Float[Tensor, "B"]
 RowMask = Bool[Tensor, "B"]
 Labels = Int[Tensor, "B"]
 Logits = Float[Tensor, "B C"]
+SpanLogits = Float[Tensor, "B L 2"]
+"""Logits of every token as the first and as the last of an answer."""
+Spans = Int[Tensor, "B 2"]
+"""First and last token (inclusive) of a span in each row."""
+Outputs = Float[Tensor, "B ..."]
+"""What a model says of each row, whatever its task: :data:`Logits` or :data:`SpanLogits`."""
+Predictions = Int[Tensor, "B ..."]
+"""What is predicted for each row: :data:`Labels` or :data:`Spans`."""
 Hidden = Float[Tensor, "B L E"]
 """Token representations; ``E`` is the width of the model."""
 Pairs = Float[Tensor, "B B"]

@@ -1,14 +1,18 @@
-"""Tiny models whose random weights are loud, for the tests of several parts."""
+"""Tiny models whose random weights are loud, and questions, for the tests of several parts."""
 
 import copy
+import json
+import random
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
 from ivra.backbones import Backbone, load_backbone
+from ivra.data import Answer, Row
 
 settings.register_profile("ivra", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("ivra")
@@ -35,3 +39,48 @@ def loud_model() -> Callable[[str, tuple[str, ...]], Backbone]:
     Its weights are so large that logits differ between rows and every token matters.
     """
     return lambda name, labels: copy.deepcopy(_loud(name, labels))
+
+
+THINGS = ("plot", "music", "soup", "service", "acting", "story")
+WORDS = ("dull", "funny", "good", "bad", "great", "awful", "lovely", "boring")
+
+
+def _question(name: str, draw: random.Random) -> Row:
+    things = draw.sample(THINGS, 3)
+    context, answers = "", {}
+    for thing in things:
+        word = draw.choice(WORDS)
+        context += f"the {thing} was "
+        answers[thing] = Answer(word, len(context))
+        context += f"{word} . "
+    asked = draw.choice(things)
+    return Row(name, (f"the {asked} ?", context.strip()), answers=(answers[asked],), where=name)
+
+
+@pytest.fixture(scope="session")
+def questions() -> Callable[[int, int], list[Row]]:
+    """So many questions of a seed, as "the plot ?" about "the music was good . the plot was dull
+    ."; every thing has one word, which is the answer."""
+
+    def make(count: int, seed: int) -> list[Row]:
+        draw = random.Random(seed)
+        return [_question(f"q{seed}-{number}", draw) for number in range(count)]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def question_folder(
+    questions: Callable[[int, int], list[Row]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder of splits of them."""
+    folder = tmp_path_factory.mktemp("questions")
+    for seed, (split, count) in enumerate({"train": 64, "dev": 16, "test": 16}.items()):
+        lines = []
+        for row in questions(count, seed):
+            question, context = row.texts
+            answers = [answer._asdict() for answer in row.answers or ()]
+            record = {"id": row.id, "question": question, "context": context, "answers": answers}
+            lines.append(json.dumps(record) + "\n")
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder

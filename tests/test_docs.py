@@ -279,7 +279,7 @@ def test_rows_of_the_data_formats_are_read(language: str, tmp_path: Path) -> Non
     for number, block in enumerate(found):
         path = tmp_path / f"{number}.{language}"
         path.write_text(block.text, encoding="utf-8")
-        assert any(row.rationale for row in read_rows(path))
+        assert any(row.rationale or row.answers for row in read_rows(path))
 
 
 def test_a_marked_word_is_the_word_the_text_speaks_of(tmp_path: Path) -> None:

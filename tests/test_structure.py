@@ -19,7 +19,7 @@ INITS = [path for path in FILES if path.name == "__init__.py"]
 LAYERS = (
     {"errors", "shapes", "version", "storage", "plugins"},
     {"data"},
-    {"attention"},
+    {"attention", "tasks"},
     {"backbones", "losses"},
     {"explainers"},
     {"training"},

@@ -1,4 +1,4 @@
-"""A Hugging Face sequence classifier whose attention can be read and whose input can be thinned."""
+"""A Hugging Face model with a head, whose attention can be read and whose input can be thinned."""
 
 import inspect
 from collections.abc import Iterator
@@ -15,7 +15,16 @@ from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
-from ivra.shapes import Hidden, Labels, Logits, TokenIds, TokenMask, TokenScores
+from ivra.shapes import (
+    Hidden,
+    Labels,
+    Outputs,
+    Predictions,
+    TokenIds,
+    TokenMask,
+    TokenScores,
+)
+from ivra.tasks import CLASSIFICATION, Task
 
 Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
@@ -27,24 +36,30 @@ attention logit 50 above all others leaves nothing of it."""
 class Encoding:
     """What one forward pass gives: logits, a reading of every layer, averaged hidden states.
 
-    ``readings`` is empty where nothing was asked to read; ``hidden`` (mean over the layers'
-    outputs, embeddings not counted) is ``None`` unless asked for.
+    ``logits`` are the outcome of ``task``. ``readings`` is empty where nothing was asked to read;
+    ``hidden`` (mean over the layers' outputs, embeddings not counted) is ``None`` unless asked for.
     """
 
-    logits: Logits
+    logits: Outputs
     readings: tuple[LayerReading, ...]
     hidden: Hidden | None
+    task: Task = CLASSIFICATION
 
     @property
-    def predictions(self) -> Labels:
-        """``y_hat``, the class with the largest logit."""
-        return self.logits.argmax(-1)
+    def predictions(self) -> Predictions:
+        """``y_hat``, what the model finds most probable."""
+        return self.task.predict(self.logits)
+
+    @property
+    def classes(self) -> Labels:
+        """The class that each row is explained for by the value level."""
+        return self.task.classes(self.predictions)
 
 
 class _Output(NamedTuple):
     """What is used of a model's own output; ``hidden_states`` is empty unless asked for."""
 
-    logits: Logits
+    logits: Outputs
     hidden_states: tuple[Tensor, ...]
 
 
@@ -52,8 +67,8 @@ class Backbone(nn.Module):
     """A model, its tokenizer and its declared facts.
 
     Build one with :func:`ivra.backbones.load_backbone`, which also proves that the model can be
-    read. ``source`` is what it was loaded from, ``labels`` the names of its classes in order and
-    ``head_is_new`` whether its classification head still has to be trained.
+    read. ``source`` is what it was loaded from, ``labels`` the names of its classes in order,
+    ``head_is_new`` whether its head still has to be trained, and ``task`` what the head is for.
     """
 
     def __init__(
@@ -65,6 +80,7 @@ class Backbone(nn.Module):
         labels: tuple[str, ...],
         source: str,
         head_is_new: bool,
+        task: Task = CLASSIFICATION,
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,6 +90,7 @@ class Backbone(nn.Module):
         self.labels = labels
         self.source = source
         self.head_is_new = head_is_new
+        self.task = task
         self._accepts = set(inspect.signature(model.forward).parameters)
         if getattr(model.config, "type_vocab_size", 0) < 2:
             # GPT-2 accepts token types, but looks them up among its words.
@@ -153,35 +170,44 @@ class Backbone(nn.Module):
         if back is not None:
             readings = tuple(_reorder_reading(reading, back) for reading in readings)
             states = None if states is None else _gather_tokens(states, back)
-        return Encoding(output.logits, readings, states)
+        return Encoding(output.logits, readings, states, self.task)
 
     def classify(
-        self, ids: TokenIds, types: TokenIds, visible: TokenMask, numbered: TokenMask
-    ) -> Logits:
+        self,
+        ids: TokenIds,
+        types: TokenIds,
+        visible: TokenMask,
+        numbered: TokenMask,
+        answerable: TokenMask,
+    ) -> Outputs:
         """Logits alone, of rows padded on the right whose first token is visible.
 
         ``numbered`` tokens count for positions; one that is numbered but not visible leaves a gap.
+        At ``answerable`` tokens an answer may begin and end.
         """
+        context = torch.where(answerable, 1, -1)
         batch = Batch(
             input_ids=ids,
             token_type_ids=types,
             attention_mask=visible,
             explainable=visible,
-            segment=types,
-            word_ids=types,
+            segment=context,
+            word_ids=context,
             labels=ids[:, 0],
             rationale=visible,
             annotated=visible[:, 0],
+            answers=ids[:, :1].expand(-1, 2),
             items=(),
         )
         return self._run(batch, ids, numbered, Capture(visible)).logits
 
-    def rerun(self, batch: Batch, keep: TokenScores, removal: str = "attention") -> Logits:
+    def rerun(self, batch: Batch, keep: TokenScores, removal: str = "attention") -> Outputs:
         """Logits of the same rows with each token kept in proportion ``keep`` in ``[0, 1]``.
 
         * ``"attention"`` multiplies the weight that every token gives to token ``j`` by
           ``keep_j``. A token kept at exactly 0 is removed: the rest is renumbered, and for a 0/1
-          ``keep`` the logits are those of the row with the tokens deleted (to about 1e-5).
+          ``keep`` the logits are those of the row with the tokens deleted (to about 1e-5), at the
+          places that they had.
         * ``"embedding"`` replaces a token's embedding by ``keep * e + (1 - keep) * e_ref``, with
           ``e_ref`` that of the mask token (padding where the tokenizer has none).
 
@@ -210,7 +236,8 @@ class Backbone(nn.Module):
         # the last one kept; its own embedding still enters, or nothing could bring it back.
         ids = self._findable(torch.where(kept, batch.input_ids, self.pad_id), kept)
         with self._given_embeddings(self.embed(batch.input_ids)):
-            return self._run(batch, ids, kept, capture).logits
+            logits = self._run(batch, ids, kept, capture).logits
+        return self.task.kept(logits, keep)
 
     def _findable(self, ids: TokenIds, visible: TokenMask) -> TokenIds:
         """``ids`` for a head that reads the last token whose id is not that of padding.
@@ -247,7 +274,8 @@ class Backbone(nn.Module):
             flags["use_cache"] = False
         with capturing(capture):
             output = self.model(**inputs, **flags)
-        return _Output(output.logits, tuple(output.hidden_states or ()))
+        logits = self.task.outcome(output, batch)
+        return _Output(logits, tuple(output.hidden_states or ()))
 
     def head_first(self, batch: Batch) -> tuple[Batch, Tensor | None]:
         """Move left padding to the right for models whose head reads the first token.

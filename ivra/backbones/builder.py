@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 from transformers.utils import logging as transformers_logging
@@ -23,10 +24,20 @@ from ivra.attention import AttentionSizes, LayerInputs, LayerReading
 from ivra.backbones.backbone import Backbone
 from ivra.backbones.families import FAMILIES, family_of
 from ivra.backbones.hook import NAME, Capture, capturing
-from ivra.backbones.tiny import TINY, tiny_model
+from ivra.backbones.tiny import AUTO, TINY, tiny_model
 from ivra.data import builtin_tokenizer
 from ivra.errors import IvraError, first_line
+from ivra.tasks import CLASSIFICATION, Classification, QuestionAnswering, Task
 
+TASKS: tuple[Task, ...] = (CLASSIFICATION, QuestionAnswering())
+_KINDS = {
+    Classification.name: ("sequence classifier", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+    QuestionAnswering.name: (
+        "model for question answering",
+        MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    ),
+}
+"""What transformers' model for a task is called here, and which families have one."""
 _SUPPORTED = (
     f"{', '.join(FAMILIES)}, and every other sequence classifier on transformers' attention "
     "interface"
@@ -41,38 +52,45 @@ _DAMAGE = (
     ValueError,
 )
 """What transformers raises over files that are missing or hold something else than they should."""
-_NEW_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|pooler)\.")
+_NEW_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|pooler|qa_outputs)\.")
 
 
 def load_backbone(
     source: str,
     labels: Sequence[str] | None = None,
     *,
+    tasks: Sequence[Task] = TASKS,
     seed: int = 0,
     random_weights: bool = False,
 ) -> Backbone:
-    """Load a sequence classifier and prove that its attention can be read.
+    """Load a model with a head and prove that its attention can be read.
 
     Args:
         source: a name of ``tiny.TINY`` (random weights), a folder written by
             ``save_pretrained``, or a hub id such as ``google/electra-small-discriminator``.
         labels: class names; ``None`` takes the checkpoint's own (for a tiny model: negative,
             positive). A checkpoint whose classification head is trained keeps its own order.
+            Unused by a task without classes.
+        tasks: what the head may be for: the task of which the checkpoint is a model, else the
+            first.
         seed: draws new weights (a head the checkpoint lacks, or a tiny model).
         random_weights: build the architecture of ``source`` with weights drawn from ``seed``.
 
     Raises:
-        IvraError: nothing at ``source``; a model that is not a sequence classifier or not on
+        IvraError: nothing at ``source``; a family without a head for the task or not on
             the attention interface (the message lists what is supported); no fast tokenizer;
             ``labels`` that a trained head does not know.
     """
     if source in TINY:
-        tokenizer = builtin_tokenizer()
-        names = tuple(labels or ("negative", "positive"))
-        return _proved(tiny_model(source, tokenizer, names, seed), tokenizer, names, source, True)
+        task, tokenizer = tasks[0], builtin_tokenizer()
+        names = tuple(labels or ("negative", "positive")) if task.has_classes else ()
+        model = tiny_model(source, tokenizer, names, seed, task)
+        return _proved(model, tokenizer, names, source, True, task)
     config = _config(source)
+    task = _task(source, config, tasks)
     tokenizer = _tokenizer(source, config)
-    model, missing = _model(source, config, labels, seed, random_weights)
+    labels = labels if task.has_classes else None
+    model, missing = _model(source, config, labels, seed, random_weights, task)
     head_is_new = random_weights or any(_NEW_HEAD.search(key) for key in missing)
     body = [key for key in missing if not _NEW_HEAD.search(key)]
     if body and not random_weights:
@@ -80,8 +98,8 @@ def load_backbone(
             f"{source} lacks {len(body)} weights of the model body (first: {body[0]}): expected "
             "a whole checkpoint; check that it was saved from the same architecture"
         )
-    names = _label_names(model.config, labels, head_is_new, source)
-    return _proved(model, tokenizer, names, source, head_is_new)
+    names = _label_names(model.config, labels, head_is_new, source) if task.has_classes else ()
+    return _proved(model, tokenizer, names, source, head_is_new, task)
 
 
 def _config(source: str) -> PreTrainedConfig:
@@ -99,9 +117,17 @@ def _config(source: str) -> PreTrainedConfig:
             f"cannot load a model from '{source}' ({first_line(error)}): expected a folder, a "
             f"hub id, or one of {', '.join(TINY)}"
         ) from error
-    if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-        raise _unsupported(source, config, "has no sequence classifier in transformers")
     return config
+
+
+def _task(source: str, config: PreTrainedConfig, tasks: Sequence[Task]) -> Task:
+    """The task of which the checkpoint is a model, else the first."""
+    own = " ".join(config.architectures or ())
+    task = next((task for task in tasks if task.architecture in own), tasks[0])
+    kind, families = _KINDS[task.name]
+    if config.model_type not in families:
+        raise _unsupported(source, config, f"has no {kind} in transformers")
+    return task
 
 
 def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
@@ -134,17 +160,20 @@ def _model(
     labels: Sequence[str] | None,
     seed: int,
     random_weights: bool,
+    task: Task,
 ) -> tuple[PreTrainedModel, set[str]]:
     if labels is not None and len(labels) != config.num_labels:
         config.num_labels = len(labels)
+    if not task.has_classes and config.num_labels != 2:
+        config.num_labels = 2  # a start and an end logit
     previous = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if random_weights:
-                return AutoModelForSequenceClassification.from_config(config), set()
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+                return AUTO[task.name].from_config(config), set()
+            model, info = AUTO[task.name].from_pretrained(
                 source, config=config, output_loading_info=True, use_safetensors=True
             )
     except (*_DAMAGE, SafetensorError) as error:
@@ -202,6 +231,7 @@ def _proved(
     labels: tuple[str, ...],
     source: str,
     head_is_new: bool,
+    task: Task,
 ) -> Backbone:
     """Switch the model to our attention function and run it once to see that it is used."""
     if not model._supports_attention_backend:
@@ -222,9 +252,11 @@ def _proved(
             f"where {expected} of one size were expected",
         )
     heads, dim, value_dim = sizes.seen[0]
-    shape = AttentionSizes(expected, heads, dim, value_dim, len(labels))
+    shape = AttentionSizes(expected, heads, dim, value_dim, max(1, len(labels)))
     family = family_of(model, capture.causal)
-    return Backbone(model, tokenizer, family, shape, labels, source, head_is_new)
+    if task.head is not None:
+        family = replace(family, pooled="none", head=task.head)
+    return Backbone(model, tokenizer, family, shape, labels, source, head_is_new, task)
 
 
 def _unsupported(source: str, config: PreTrainedConfig, why: str) -> IvraError:

@@ -12,14 +12,15 @@ class Family:
     """Declared facts of a backbone.
 
     ``causal``: a token sees only earlier ones. ``pooled``: which token the classification head
-    reads. ``head``: the attribute that holds the head. ``lora_targets``: the projections that
-    LoRA adapts by default. ``first_position``: the position id of a row's first token
-    (RoBERTa-like models start after the padding id, given as ``"after-padding"``).
+    reads (``"none"``: a head that reads every token). ``head``: the attribute that holds the head.
+    ``lora_targets``: the projections that LoRA adapts by default. ``first_position``: the position
+    id of a row's first token (RoBERTa-like models start after the padding id, given as
+    ``"after-padding"``).
     """
 
     model_type: str
     causal: bool
-    pooled: Literal["first", "last"]
+    pooled: Literal["first", "last", "none"]
     head: str
     lora_targets: tuple[str, ...]
     first_position: Literal["zero", "after-padding"] = "zero"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     BertConfig,
     ElectraConfig,
@@ -21,6 +22,14 @@ from transformers import (
     RobertaConfig,
     XLMRobertaConfig,
 )
+
+from ivra.tasks import Classification, QuestionAnswering, Task
+
+AUTO: dict[str, Any] = {
+    Classification.name: AutoModelForSequenceClassification,
+    QuestionAnswering.name: AutoModelForQuestionAnswering,
+}
+"""What builds the model of a task."""
 
 _WIDTH = 64
 _LAYERS = 3
@@ -83,9 +92,9 @@ TINY = {
 
 
 def tiny_model(
-    name: str, tokenizer: PreTrainedTokenizerFast, labels: tuple[str, ...], seed: int
+    name: str, tokenizer: PreTrainedTokenizerFast, labels: tuple[str, ...], seed: int, task: Task
 ) -> PreTrainedModel:
-    """A classifier of :data:`TINY` with random weights drawn from ``seed``.
+    """A model of :data:`TINY` with a head for ``task`` and random weights drawn from ``seed``.
 
     The global random state is left as it was. Learned position embeddings start as sinusoids
     (Vaswani et al. 2017): a pretrained model knows what stands next to what, and one with random
@@ -93,12 +102,13 @@ def tiny_model(
     """
     config = TINY[name](len(tokenizer))
     config.pad_token_id = tokenizer.pad_token_id
-    config.num_labels = len(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
+    if labels:
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model: PreTrainedModel = AUTO[task.name].from_config(config)
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding) and path.endswith(("position_embeddings", ".wpe")):
             _make_sinusoidal(module)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ivra.api import explain, export_eraser, write_report
+from ivra.api import check_eraser, explain, export_eraser, write_report
 from ivra.cli.aopc import aopc_options, chosen_aopc
 from ivra.cli.console import comma_separated, console, different_files, messages, quiet
 from ivra.errors import IvraError
@@ -20,7 +20,9 @@ EXAMPLES = 12
 
 @click.command("eval")
 @click.argument("run", default="runs/latest", type=click.Path(path_type=str))
-@click.option("--accuracy", "wanted", flag_value="accuracy", multiple=True, help="accuracy, F1")
+@click.option(
+    "--accuracy", "wanted", flag_value="accuracy", multiple=True, help="accuracy or exact match, F1"
+)
 @click.option(
     "--aopc", "wanted", flag_value="aopc", multiple=True, help="comprehensiveness, sufficiency"
 )
@@ -120,6 +122,8 @@ def eval_command(
     )
     quiet()
     loaded = load_run(run, device)
+    if eraser_path is not None:
+        check_eraser(loaded)
     with messages.status("reading rows") as status:
         result = evaluate(loaded, config, lambda what: status.update(what))
         if eraser_path is not None:

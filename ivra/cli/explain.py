@@ -42,8 +42,16 @@ def given_rows(
 
 @click.command("explain")
 @click.argument("run", default="runs/latest", type=click.Path(path_type=str))
-@click.option("--text", "texts", multiple=True, help="a text; can be repeated")
-@click.option("--pair", "pairs", multiple=True, help="its second text (hypothesis), in order")
+@click.option(
+    "--text", "--question", "texts", multiple=True, help="a text, or a question; can be repeated"
+)
+@click.option(
+    "--pair",
+    "--context",
+    "pairs",
+    multiple=True,
+    help="its second text (hypothesis, or the question's context), in order",
+)
 @click.option("--data", type=str, help="rows: a file, a folder or a data set")
 @click.option("--split", default="test", show_default=True, help="part of the data")
 @click.option("--rows", type=click.IntRange(1), metavar="N", help="at most this many rows")
@@ -72,7 +80,7 @@ def explain_command(
 ) -> None:
     """Show which tokens decide the predictions of RUN (default: the latest).
 
-    Give texts with --text, or a file with --data.
+    Give texts with --text, questions with --question and --context, or a file with --data.
     """
     different_files(html=html_path, json=json_path)
     names = comma_separated(explainers)

@@ -101,10 +101,12 @@ def _report(run: Run, hook: Bars) -> None:
             shown = "undefined" if before is None else f"{before:.3f}"
             table.add_row(key, shown, f"{after:.3f}", better)
         console.print(table)
-    accuracy = run.record["accuracy"]
-    assert isinstance(accuracy, dict)
-    shares = ("-" if share is None else f"{share:.3f}" for share in map(accuracy.get, AROUND))
-    console.print("accuracy {} before the criteria, {} after".format(*shares))
+    measure = run.backbone.task.measure
+    right = run.record[measure]
+    assert isinstance(right, dict)
+    shares = ("-" if share is None else f"{share:.3f}" for share in map(right.get, AROUND))
+    measure = measure.replace("_", " ")
+    console.print("{} {} before the criteria, {} after".format(measure, *shares))
     console.print(f"run written to {run.path}", soft_wrap=True, highlight=False)
     console.print("[dim]next: ivra eval   or   ivra explain --text '...'[/dim]")
 

@@ -114,7 +114,7 @@ class Tiny:
     def show(self, batch: Batch) -> Shown:
         """One forward pass of the backbone."""
         encoding = self.backbone.encode(batch, self.module, hidden=True)
-        saliency = self.module(encoding.readings, batch.explainable, encoding.predictions)
+        saliency = self.module(encoding.readings, batch.explainable, encoding.classes)
         assert encoding.hidden is not None
         return Shown(encoding.logits, saliency, encoding.hidden)
 

@@ -90,6 +90,6 @@ def _widened(batch: Batch, pad: int, side: str, extra: int) -> Batch:
     wider: dict[str, Any] = {
         name: functional.pad(value, blank, value=fills.get(name, 0))
         for name, value in vars(batch).items()
-        if isinstance(value, Tensor) and value.dim() == 2
+        if isinstance(value, Tensor) and value.dim() == 2 and name != "answers"
     }
     return replace(batch, **wider)

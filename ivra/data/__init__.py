@@ -20,15 +20,17 @@ The built-in data set needs no file and no network. Its reviews are generated fr
 evidence that is known to the character and that neither a word list nor a position gives away.
 """
 
-from ivra.data.batch import Batch, Item, Row, Span, collate
+from ivra.data.batch import NOWHERE, Answer, Batch, Item, Row, Span, collate
 from ivra.data.builtin import builtin_rows
-from ivra.data.encoding import NO_LABEL, batches, encode_rows
+from ivra.data.encoding import NO_LABEL, batches, encode_questions, encode_rows
 from ivra.data.eraser import document_ids, document_tokens
 from ivra.data.readers import fingerprint, label_names, read_rows
 from ivra.data.tokenizer import builtin_tokenizer
 
 __all__ = [
+    "NOWHERE",
     "NO_LABEL",
+    "Answer",
     "Batch",
     "Item",
     "Row",
@@ -39,6 +41,7 @@ __all__ = [
     "collate",
     "document_ids",
     "document_tokens",
+    "encode_questions",
     "encode_rows",
     "fingerprint",
     "label_names",

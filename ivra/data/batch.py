@@ -6,10 +6,19 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
-from ivra.shapes import Labels, RowMask, TokenIds, TokenMask
+from ivra.shapes import Labels, RowMask, Spans, TokenIds, TokenMask
 
 Span = tuple[int, int]
 """Start and end (exclusive) in Unicode code points of one text."""
+NOWHERE = -100
+"""The place of the answer in a batch, for a row without one in sight."""
+
+
+class Answer(NamedTuple):
+    """A gold answer: its text, and where it starts in the context, in code points."""
+
+    text: str
+    start: int
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,8 @@ class Row:
     ``texts`` holds one text, or two for a pair (premise, hypothesis). ``rationale`` holds the
     spans of each text that a human marked; ``None`` says that nobody annotated the row, which
     is not the same as an empty tuple of spans (annotated, and nothing was marked).
+    ``answers`` are the gold answers of a question, whose texts are (question, context); ``None``
+    says that the row is no question, or that nobody answered it.
     ``where`` names file and line for error messages. ``docids`` is empty but for ERASER data
     (:mod:`ivra.data.eraser`): there it names the document that each text is, or is ``None`` for
     a query, which the model reads but which may receive no saliency and is never removed.
@@ -30,13 +41,15 @@ class Row:
     rationale: tuple[tuple[Span, ...], ...] | None = None
     where: str = ""
     docids: tuple[str | None, ...] = ()
+    answers: tuple[Answer, ...] | None = None
 
 
 class Item(NamedTuple):
     """One row as token ids: what :func:`collate` pads into a :class:`Batch`.
 
     ``segment`` is the index of the text a token comes from and ``word`` the index of its word
-    within the row (counted over both texts); both are -1 on special tokens.
+    within the row (counted over both texts); both are -1 on special tokens. ``answer`` is the
+    first and last token (inclusive) of the first gold answer, ``None`` where it is not in sight.
     """
 
     input_ids: list[int]
@@ -48,6 +61,7 @@ class Item(NamedTuple):
     label: int
     rationale: list[bool] | None
     row: Row
+    answer: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +70,9 @@ class Batch:
 
     ``explainable`` is true where a token may receive saliency: never on padding or special
     tokens, and at least once in every row. ``labels`` are -100 where a row has none.
-    ``rationale`` is false wherever ``annotated`` is false. ``items`` are what was padded, in
-    order, so that a report can go back to the text.
+    ``rationale`` is false wherever ``annotated`` is false. ``answers`` are places in the batch,
+    :data:`NOWHERE` where there is none. ``items`` are what was padded, in order, so that a report
+    can go back to the text.
     """
 
     input_ids: TokenIds
@@ -69,6 +84,7 @@ class Batch:
     labels: Labels
     rationale: TokenMask
     annotated: RowMask
+    answers: Spans
     items: tuple[Item, ...]
 
     def __len__(self) -> int:
@@ -100,6 +116,11 @@ def collate(items: Sequence[Item], pad_id: int, padding_side: str = "right") -> 
         return torch.tensor([pad(getattr(item, field), fill) for item in items], dtype=dtype)
 
     rationale = [item.rationale or [False] * len(item.input_ids) for item in items]
+    blank = [length - len(item.input_ids) if padding_side == "left" else 0 for item in items]
+    answers = [
+        [NOWHERE] * 2 if item.answer is None else [place + before for place in item.answer]
+        for item, before in zip(items, blank, strict=True)
+    ]
     return Batch(
         input_ids=stack("input_ids", pad_id, torch.long),
         token_type_ids=stack("token_type_ids", 0, torch.long),
@@ -110,5 +131,6 @@ def collate(items: Sequence[Item], pad_id: int, padding_side: str = "right") -> 
         labels=torch.tensor([item.label for item in items], dtype=torch.long),
         rationale=torch.tensor([pad(marks, False) for marks in rationale], dtype=torch.bool),
         annotated=torch.tensor([item.rationale is not None for item in items]),
+        answers=torch.tensor(answers, dtype=torch.long),
         items=tuple(items),
     )

@@ -62,11 +62,7 @@ def encode_rows(
     """
     if not rows:
         return []
-    if not tokenizer.is_fast:
-        raise IvraError(
-            f"{type(tokenizer).__name__} gives no character offsets; load the fast version of "
-            f"this tokenizer (use_fast=True, a folder with tokenizer.json)."
-        )
+    _check_fast(tokenizer)
     _check_room(rows, tokenizer, max_length)
     encoded = tokenizer(
         [row.texts[0] for row in rows],
@@ -79,10 +75,87 @@ def encode_rows(
     vocabulary = _vocabulary(tokenizer)
     index = None if labels is None else {label: i for i, label in enumerate(labels)}
     encodings = encoded.encodings or []
-    return [
+    items = [
         _item(row, encoding, vocabulary, _label(row, index))
         for row, encoding in zip(rows, encodings, strict=True)
     ]
+    for item in items:
+        if not any(item.explainable):
+            raise _nothing_left(item.row)
+    return items
+
+
+def encode_questions(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    doc_stride: int,
+    explain_question: bool = False,
+) -> list[Item]:
+    """Tokenise questions and their contexts, as :func:`encode_rows` does; one item a window.
+
+    A question is never cut. A context that does not fit beside it is cut into windows, of which
+    neighbours share ``doc_stride`` tokens of the context; the windows of a row are neighbours in
+    the result, in reading order. ``explainable`` are the tokens of the context, and those of the
+    question only with ``explain_question``. ``answer`` spans the tokens that overlap the first of
+    the row's answers; it is ``None`` in a window that does not hold all of it.
+
+    Raises :class:`IvraError` as :func:`encode_rows` does, for a row that is no pair, and for a
+    question that leaves no more than ``doc_stride`` tokens for the context.
+    """
+    if not rows:
+        return []
+    _check_fast(tokenizer)
+    _check_questions(rows, tokenizer, max_length, doc_stride)
+    encoded = tokenizer(
+        [row.texts[0] for row in rows],
+        [row.texts[1] for row in rows],
+        truncation="only_second",
+        max_length=max_length,
+        stride=doc_stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_token_type_ids=True,
+    )
+    vocabulary = _vocabulary(tokenizer)
+    protected = frozenset() if explain_question else frozenset({0})
+    windows: list[list[Item]] = [[] for _ in rows]
+    for place, encoding in zip(
+        encoded["overflow_to_sample_mapping"], encoded.encodings or [], strict=True
+    ):
+        item = _item(rows[place], encoding, vocabulary, NO_LABEL, protected)
+        windows[place].append(item._replace(answer=_answer_tokens(item)))
+    return [item for row, found in zip(rows, windows, strict=True) for item in _legible(row, found)]
+
+
+def _legible(row: Row, windows: list[Item]) -> list[Item]:
+    """The windows that have a token of the context to explain."""
+    found = [
+        item
+        for item in windows
+        if any(e and s == 1 for e, s in zip(item.explainable, item.segment, strict=True))
+    ]
+    if not found:
+        raise _nothing_left(row)
+    return found
+
+
+def _answer_tokens(item: Item) -> tuple[int, int] | None:
+    """First and last token of the row's first answer, if the window holds all of it."""
+    if not item.row.answers:
+        return None
+    text, start = item.row.answers[0]
+    first, last = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+    tokens = [
+        place
+        for place, (segment, (begin, end)) in enumerate(
+            zip(item.segment, item.offsets, strict=True)
+        )
+        if segment == 1 and begin < min(end, last) and first < end
+    ]
+    if not tokens or item.offsets[tokens[0]][0] > first or item.offsets[tokens[-1]][1] < last:
+        return None
+    return tokens[0], tokens[-1]
 
 
 def batches(
@@ -115,6 +188,33 @@ def batches(
     if by_length and rng is not None:
         rng.shuffle(groups)
     return (collate([items[i] for i in group], pad_id, padding_side) for group in groups)
+
+
+def _check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.is_fast:
+        raise IvraError(
+            f"{type(tokenizer).__name__} gives no character offsets; load the fast version of "
+            f"this tokenizer (use_fast=True, a folder with tokenizer.json)."
+        )
+
+
+def _check_questions(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, doc_stride: int
+) -> None:
+    for row in rows:
+        if len(row.texts) != 2:
+            raise IvraError(
+                f"{_place(row)}: expected a question and its context, got {_counted(row)}."
+            )
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    questions = tokenizer([row.texts[0] for row in rows], add_special_tokens=False)["input_ids"]
+    for row, question in zip(rows, questions, strict=True):
+        if room - len(question) <= doc_stride:
+            raise IvraError(
+                f"{_place(row)}: the question has {len(question)} tokens, which leaves "
+                f"{max(0, room - len(question))} of max_length {max_length} for the context: need "
+                f"more than doc_stride, {doc_stride}; raise max_length, or lower doc_stride."
+            )
 
 
 def _check_room(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -152,13 +252,22 @@ def _label(row: Row, index: dict[str, int] | None) -> int:
     return index[row.label]
 
 
-def _item(row: Row, encoding: Encoding, vocabulary: _Vocabulary, label: int) -> Item:
-    tokens = _tokens(row, encoding, vocabulary.special)
-    if not any(token.explainable for token in tokens):
-        raise IvraError(
-            f"{_place(row)}: no token is left to explain after tokenisation (the text has only "
-            f"characters that the tokenizer drops, or special tokens); remove the row."
-        )
+def _nothing_left(row: Row) -> IvraError:
+    return IvraError(
+        f"{_place(row)}: no token is left to explain after tokenisation (the text has only "
+        f"characters that the tokenizer drops, or special tokens); remove the row."
+    )
+
+
+def _item(
+    row: Row,
+    encoding: Encoding,
+    vocabulary: _Vocabulary,
+    label: int,
+    protected: frozenset[int] = frozenset(),
+) -> Item:
+    """``protected`` texts have no explainable token."""
+    tokens = _tokens(row, encoding, vocabulary.special, protected)
     return Item(
         input_ids=encoding.ids,
         token_type_ids=encoding.type_ids if vocabulary.typed else [0] * len(tokens),
@@ -172,7 +281,9 @@ def _item(row: Row, encoding: Encoding, vocabulary: _Vocabulary, label: int) -> 
     )
 
 
-def _tokens(row: Row, encoding: Encoding, special: frozenset[int]) -> list[_Token]:
+def _tokens(
+    row: Row, encoding: Encoding, special: frozenset[int], protected: frozenset[int]
+) -> list[_Token]:
     starts = [[match.start() for match in _WORD.finditer(text)] for text in row.texts]
     first_word = [0, len(starts[0])]
     tokens = []
@@ -185,7 +296,7 @@ def _tokens(row: Row, encoding: Encoding, special: frozenset[int]) -> list[_Toke
         start, end = _trimmed(row.texts[segment], start, end)
         visible = start < end
         word = first_word[segment] + bisect_right(starts[segment], start) - 1 if visible else -1
-        query = bool(row.docids) and row.docids[segment] is None
+        query = segment in protected or (bool(row.docids) and row.docids[segment] is None)
         tokens.append(_Token(segment, (start, end), visible and not query, word))
     return tokens
 

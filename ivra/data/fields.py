@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ivra.data.batch import Row, Span
+from ivra.data.batch import Answer, Row, Span
 from ivra.errors import IvraError, unknown_name
 
 TEXT_FIELDS: tuple[tuple[str, ...], ...] = (
@@ -12,8 +12,10 @@ TEXT_FIELDS: tuple[tuple[str, ...], ...] = (
     ("premise", "hypothesis"),
     ("sentence",),
     ("sentence1", "sentence2"),
+    ("question", "context"),
 )
 """The names under which texts are looked for when the caller names no column, in this order."""
+QUESTION = TEXT_FIELDS[-1]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ def row_from_record(record: Mapping[str, object], where: str, columns: Columns) 
 
     A ``label``, ``id`` or ``rationale`` that is missing, null or an empty string means "none";
     a default ``id`` is ``where``. Labels may be strings, whole numbers or booleans and become
-    strings.
+    strings. A question and its context may have ``answers``, as ``[{"text", "start"}, ...]`` or as
+    SQuAD has them (``answer_start``; lists of both).
     Raises :class:`IvraError` (one line, beginning with ``where``) for anything else.
     """
     names = _text_names(record, where, columns)
@@ -41,6 +44,7 @@ def row_from_record(record: Mapping[str, object], where: str, columns: Columns) 
         label=_scalar(record.get(columns.label or "label"), columns.label or "label", where),
         rationale=_rationale(record.get("rationale"), names, texts, where),
         where=where,
+        answers=_answers(record.get("answers"), texts[1], where) if names == QUESTION else None,
     )
 
 
@@ -57,8 +61,9 @@ def _text_names(record: Mapping[str, object], where: str, columns: Columns) -> t
         if all(name in record for name in names):
             return names
     raise IvraError(
-        f"{where}: expected a field 'text', or 'premise' and 'hypothesis'; the fields are: "
-        f"{', '.join(fields) or 'none'}. Rename one, or name it with text_column and pair_column."
+        f"{where}: expected a field 'text', or 'premise' and 'hypothesis', or 'question' and "
+        f"'context'; the fields are: {', '.join(fields) or 'none'}. Rename one, or name it with "
+        f"text_column and pair_column."
     )
 
 
@@ -96,7 +101,7 @@ def _rationale(
     value: object, names: Sequence[str], texts: Sequence[str], where: str
 ) -> tuple[tuple[Span, ...], ...] | None:
     if isinstance(value, str):  # a CSV cell
-        value = _parse_cell(value, where)
+        value = _parse_cell(value, "rationale", "[start, end] pairs", where)
     if value is None:
         return None
     if len(names) == 1:
@@ -111,14 +116,14 @@ def _rationale(
     )
 
 
-def _parse_cell(value: str, where: str) -> object:
+def _parse_cell(value: str, name: str, parts: str, where: str) -> object:
     if not value.strip():
         return None
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
         raise IvraError(
-            f"{where}: expected 'rationale' to be a list of [start, end] pairs, "
+            f"{where}: expected '{name}' to be a list of {parts}, "
             f"got {shown(value)}; rename the column if it means something else."
         ) from None
 
@@ -149,6 +154,48 @@ def _span(pair: object, name: str, text: str, where: str) -> Span:
             f"{len(text)} characters; need 0 <= start < end <= {len(text)}."
         )
     return (start, end)
+
+
+def _answers(value: object, context: str, where: str) -> tuple[Answer, ...] | None:
+    parts = 'objects {"text", "start"}'
+    if isinstance(value, str):  # a CSV cell
+        value = _parse_cell(value, "answers", parts, where)
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        value = _by_answer(value)
+    if not isinstance(value, (list, tuple)):
+        raise IvraError(f"{where}: expected 'answers' to be a list of {parts}, got {shown(value)}.")
+    return tuple(dict.fromkeys(_answer(answer, context, where) for answer in value))
+
+
+def _by_answer(columns: Mapping[object, object]) -> object:
+    """Answers as the hub's SQuAD has them, a list of texts and one of places, as a list of both."""
+    texts, starts = columns.get("text"), columns.get("answer_start", columns.get("start"))
+    if not isinstance(texts, (list, tuple)) or not isinstance(starts, (list, tuple)):
+        return columns
+    if len(texts) != len(starts):
+        return columns
+    return [{"text": text, "start": start} for text, start in zip(texts, starts, strict=True)]
+
+
+def _answer(value: object, context: str, where: str) -> Answer:
+    found = value if isinstance(value, Mapping) else {}
+    text, start = found.get("text"), found.get("start", found.get("answer_start"))
+    if not isinstance(text, str) or isinstance(start, bool) or not isinstance(start, int):
+        raise IvraError(
+            f"{where}: expected each answer to be an object with a string 'text' and a whole "
+            f"number 'start', got {shown(value)}."
+        )
+    if not text.strip():
+        raise IvraError(f"{where}: the text of an answer is empty; remove the answer.")
+    there = context[start : start + len(text)] if start >= 0 else ""
+    if there != text:
+        raise IvraError(
+            f"{where}: the answer {shown(text)} does not stand at its start {start} of 'context', "
+            f"where {shown(there)} is; count Unicode code points from 0."
+        )
+    return Answer(text, start)
 
 
 def shown(value: object) -> str:

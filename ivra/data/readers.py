@@ -34,8 +34,9 @@ def read_rows(
     ``source`` is one of
 
     * a ``.jsonl`` file: ``{"text", "label", "rationale": [[start, end], ...]}`` or
-      ``{"premise", "hypothesis", "label", "rationale": {"premise": [...], ...}}``, one object
-      a line; ``id``, ``label`` and ``rationale`` may be left out;
+      ``{"premise", "hypothesis", "label", "rationale": {"premise": [...], ...}}`` or
+      ``{"question", "context", "answers": [{"text", "start"}, ...]}``, one object a line; ``id``,
+      ``label``, ``rationale`` and ``answers`` may be left out;
     * a ``.csv`` or ``.tsv`` file with a header line (fields quoted as Excel does; a column
       ``rationale`` holds the spans as JSON);
     * a directory holding ``{train,dev,test}.jsonl``, of which ``split`` picks one;
@@ -83,10 +84,14 @@ def label_names(rows: Iterable[Row]) -> list[str]:
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
-    """SHA-256 (hex) of texts, labels and rationales in order; ids and file names do not count."""
+    """SHA-256 (hex) of texts, labels, rationales and answers in order; ids and file names do not
+    count."""
     digest = hashlib.sha256()
     for row in rows:
-        content = json.dumps([row.texts, row.label, row.rationale], ensure_ascii=True)
+        parts: list[object] = [row.texts, row.label, row.rationale]
+        if row.answers is not None:
+            parts.append(row.answers)
+        content = json.dumps(parts, ensure_ascii=True)
         digest.update(content.encode("ascii") + b"\n")
     return digest.hexdigest()
 

@@ -1,6 +1,7 @@
 """Evaluation: how good the explanations are, and what the model paid."""
 
 from ivra.evaluation.agreement import plausibility_figures
+from ivra.evaluation.answers import answer_columns, answer_figures, answers_against_plain
 from ivra.evaluation.aopc import (
     Aopc,
     ImportantTokens,
@@ -26,7 +27,7 @@ from ivra.evaluation.downstream import (
 )
 from ivra.evaluation.eraser import EraserScores, Reduced, eraser_scores, rationale_share
 from ivra.evaluation.eraser_figures import eraser_figures
-from ivra.evaluation.evaluate import evaluate, evaluation_rows
+from ivra.evaluation.evaluate import evaluate, evaluation_rows, predicted
 from ivra.evaluation.gain import AverageRelativeGain, average_relative_gain, relative_gain
 from ivra.evaluation.plausibility import (
     Units,
@@ -67,6 +68,9 @@ __all__ = [
     "Units",
     "accuracy_figures",
     "against_plain",
+    "answer_columns",
+    "answer_figures",
+    "answers_against_plain",
     "aopc",
     "aopc_of",
     "aopc_settings",
@@ -95,6 +99,7 @@ __all__ = [
     "plausibility_auc",
     "plausibility_figures",
     "predict",
+    "predicted",
     "rankings",
     "rationale_share",
     "recall_at",

@@ -18,7 +18,7 @@ from ivra.evaluation.cuts import padded_scores, removable, top_tokens
 from ivra.evaluation.prediction import TOKEN_BUDGET, predict
 from ivra.evaluation.reduced import LIVE_TOKENS, ReducedRows, chunks
 from ivra.losses import probability_of
-from ivra.shapes import BinLogits, BinMask, BinRows, Labels, Logits, Rows, TopTokens
+from ivra.shapes import BinLogits, BinMask, BinRows, Labels, Logits, Outputs, Rows, TopTokens
 
 Keep = tuple[bool, ...]
 """Which tokens of a row stay, special tokens included."""
@@ -51,6 +51,8 @@ class Aopc(NamedTuple):
 class ReducedLogits(NamedTuple):
     """Logits without the top tokens and with them alone, for every row and bin.
 
+    Classes are those of :meth:`ivra.tasks.Task.contrast`: the model's own, or of answers two, the
+    one predicted from the whole row and all others.
     ``null`` are those of the input without evidence, one for all bins (``special``) or one a bin
     (``zero-embeddings``). ``counted`` says which bins the normaliser counts.
     """
@@ -70,6 +72,11 @@ def delete(item: Item, keep: Keep) -> Item:
     def pick(values: list[_T]) -> list[_T]:
         return [values[place] for place in places]
 
+    answer = item.answer
+    if answer is not None:
+        left = all(place in places for place in answer)
+        answer = (places.index(answer[0]), places.index(answer[1])) if left else None
+
     return item._replace(
         input_ids=pick(item.input_ids),
         token_type_ids=pick(item.token_type_ids),
@@ -78,6 +85,7 @@ def delete(item: Item, keep: Keep) -> Item:
         word=pick(item.word),
         offsets=pick(item.offsets),
         rationale=None if item.rationale is None else pick(item.rationale),
+        answer=answer,
     )
 
 
@@ -99,7 +107,7 @@ def reduced_logits(
     items: Sequence[Item],
     rankings: dict[str, list[Tensor]],
     settings: AopcSettings = OURS,
-    logits: Logits | None = None,
+    logits: Outputs | None = None,
     budget: int = TOKEN_BUDGET,
     live_tokens: int = LIVE_TOKENS,
 ) -> dict[str, ReducedLogits]:
@@ -114,9 +122,11 @@ def reduced_logits(
         logits: of the whole rows, if they are known already.
         budget: tokens of a batch, padding included.
     """
-    settings = settings.with_bins()
+    settings = settings.settled(backbone)
     assert settings.bins is not None
-    shape = (len(items), len(settings.bins), backbone.sizes.classes)
+    logits = predict(backbone, items, budget) if logits is None else logits
+    classes = _told(backbone, logits)[0].shape[1]
+    shape = (len(items), len(settings.bins), classes)
     nulls = shape[1] if settings.null == "zero-embeddings" else 1
     found = {
         name: ReducedLogits(
@@ -127,7 +137,6 @@ def reduced_logits(
         )
         for name in rankings
     }
-    logits = predict(backbone, items, budget) if logits is None else logits
     per_row = 2 * shape[1] * max(1, len(rankings))
     for chunk in chunks([len(item.input_ids) for item in items], per_row, live_tokens):
         rows = [items[i] for i in chunk]
@@ -140,8 +149,8 @@ def reduced_logits(
             wanted.append((found[name], top, pool.add(top)))
         pool.run(budget)
         for target, top, place in wanted:
-            target.without[chunk] = pool.logits[place.without]
-            target.only[chunk] = pool.logits[place.only]
+            target.without[chunk] = pool.class_logits(place.without)
+            target.only[chunk] = pool.class_logits(place.only)
             target.null[chunk] = pool.null_logits(place)
             target.counted[chunk] = _counted(top, settings)
     return found
@@ -152,7 +161,7 @@ def aopc(
     items: Sequence[Item],
     rankings: dict[str, list[Tensor]],
     settings: AopcSettings = OURS,
-    logits: Logits | None = None,
+    logits: Outputs | None = None,
     budget: int = TOKEN_BUDGET,
     live_tokens: int = LIVE_TOKENS,
 ) -> dict[str, Aopc]:
@@ -162,15 +171,24 @@ def aopc(
     ``y_hat`` the prediction of the whole row; :class:`AopcSettings` names every choice, and the
     arguments are those of :func:`reduced_logits`.
     """
-    settings = settings.with_bins()
+    settings = settings.settled(backbone)
     logits = predict(backbone, items, budget) if logits is None else logits
     reduced = reduced_logits(backbone, items, rankings, settings, logits, budget, live_tokens)
-    return {name: aopc_of(logits, found, settings) for name, found in reduced.items()}
+    told, classes = _told(backbone, logits)
+    return {name: aopc_of(told, found, settings, classes) for name, found in reduced.items()}
 
 
-def aopc_of(logits: Logits, reduced: ReducedLogits, settings: AopcSettings) -> Aopc:
-    """The figures, from the logits of the whole rows and of the reduced ones."""
-    classes = logits.argmax(-1)
+def _told(backbone: Backbone, logits: Outputs) -> tuple[Logits, Labels]:
+    """What is said of the whole rows as logits of classes, and the class that is predicted."""
+    return backbone.task.contrast(logits, backbone.task.predict(logits))
+
+
+def aopc_of(
+    logits: Logits, reduced: ReducedLogits, settings: AopcSettings, classes: Labels | None = None
+) -> Aopc:
+    """The figures, from the logits of the whole rows and of the reduced ones; ``classes`` are what
+    was predicted (default: of the largest logit)."""
+    classes = logits.argmax(-1) if classes is None else classes
     full = probability_of(logits, classes)[:, None]
     comp = full - _probabilities(reduced.without, classes)
     suff = full - _probabilities(reduced.only, classes)

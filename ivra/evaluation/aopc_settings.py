@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from ivra.backbones import Backbone
 from ivra.errors import IvraError, unknown_name
 from ivra.losses import AOPC_BINS
 
@@ -16,7 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "granularity": ("token", "word"),
     "word_score": ("max", "sum"),
     "protected": ("special", "query", "first", "ends"),
-    "removal": ("deletion", "mask", "pad", "attention"),
+    "removal": ("auto", "deletion", "mask", "pad", "attention"),
     "normaliser": ("bins", "bins+1", "distinct"),
     "null": ("special", "zero-embeddings"),
     "guard": ("zero", "shift"),
@@ -49,7 +50,9 @@ class AopcSettings:
             these and the first text of a pair; ``first``: the row's first token alone; ``ends``:
             its first and last alone.
         removal: ``deletion`` (positions renumbered), ``mask`` or ``pad`` (that token instead,
-            attended to), ``attention`` (hidden from attention, positions kept).
+            attended to), ``attention`` (hidden from attention, positions kept). ``auto``:
+            deletion; for answers mask (pad where the tokenizer has no mask token), since a
+            deleted token can be no answer.
         normaliser: 1/|bins|, 1/(|bins| + 1), or ``distinct``: the mean over the bins that take
             something and not the same as the bin before.
         null: the input without evidence of the normalised figures: ``special`` keeps protected
@@ -69,7 +72,7 @@ class AopcSettings:
     granularity: str = "token"
     word_score: str = "max"
     protected: str = "special"
-    removal: str = "deletion"
+    removal: str = "auto"
     normaliser: str = "bins"
     null: str = "special"
     guard: str = "zero"
@@ -100,6 +103,16 @@ class AopcSettings:
         defaults = {"percent": percent, "threshold": THRESHOLDS, "min-max": IMPORTANT}
         return replace(self, bins=defaults[self.cut])
 
+    def settled(self, backbone: Backbone, percent: tuple[float, ...] = AOPC_BINS) -> "AopcSettings":
+        """These settings :meth:`with_bins`, and with the removal that ``auto`` means here."""
+        settings = self.with_bins(percent)
+        if settings.removal != "auto":
+            return settings
+        if backbone.task.removal == "attention":
+            return replace(settings, removal="deletion")
+        has_mask = backbone.tokenizer.mask_token_id is not None
+        return replace(settings, removal="mask" if has_mask else "pad")
+
     def described(self) -> dict[str, object]:
         """JSON-ready, with what no choice changes."""
         bins = None if self.bins is None else list(self.bins)
@@ -117,22 +130,30 @@ OURS = AopcSettings()
 """The default."""
 
 PRESETS: dict[str, AopcSettings] = {
-    "eraser": AopcSettings(bins=AOPC_BINS),
+    "eraser": AopcSettings(bins=AOPC_BINS, removal="deletion"),
     "unirex": AopcSettings(
-        bins=AOPC_BINS, rounding="round", protected="first", normaliser="bins+1"
+        bins=AOPC_BINS,
+        rounding="round",
+        protected="first",
+        removal="deletion",
+        normaliser="bins+1",
     ),
     "ferret": AopcSettings(
         bins=tuple(float(tens) for tens in range(10, 101, 10)),
         rounding="floor-none",
         negative="drop",
         protected="ends",
+        removal="deletion",
         normaliser="distinct",
     ),
-    "carton": AopcSettings(bins=THRESHOLDS, cut="threshold", granularity="word"),
+    "carton": AopcSettings(
+        bins=THRESHOLDS, cut="threshold", granularity="word", removal="deletion"
+    ),
     "ferreira": AopcSettings(
         bins=(1.0, 20.0, 40.0, 60.0, 80.0, 100.0),
         rounding="floor",
         ranked="all",
+        removal="deletion",
         null="zero-embeddings",
         guard="shift",
     ),

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ivra.backbones import Backbone
 from ivra.data import Item, Row, fingerprint
 from ivra.errors import IvraError, unknown_name
 from ivra.evaluation.agreement import TOKEN_KEYS, WORD_KEYS, plausibility_figures
+from ivra.evaluation.answers import answer_columns, answer_figures, answers_against_plain
 from ivra.evaluation.aopc import aopc, important_tokens
 from ivra.evaluation.bootstrap import LEVEL
 from ivra.evaluation.concentration import normalised_entropy, saliency_entropy, support_size
@@ -16,11 +18,11 @@ from ivra.evaluation.config import DEFAULTS, METRICS, EvalConfig
 from ivra.evaluation.consistency import BATCH_ROWS, batch_correlations, mean_correlation
 from ivra.evaluation.downstream import accuracy_figures, against_plain
 from ivra.evaluation.plausibility import MATCH, marked_share, token_units, word_units
-from ivra.evaluation.prediction import predict, token_scores
+from ivra.evaluation.prediction import TOKEN_BUDGET, predict, token_scores
 from ivra.evaluation.sheet import Sheet
 from ivra.evaluation.students import add_simulation
 from ivra.explainers import Explainer, ModuleExplainer, static_explainer, to_simplex
-from ivra.shapes import Logits
+from ivra.shapes import Outputs
 from ivra.training import Run, environment, load_plain, read_splits, versions
 from ivra.training.task import read_part
 
@@ -37,8 +39,9 @@ def evaluate(
         ``suff`` (AOPC, differences of probabilities), ``sim`` (median share of rows), ``cons``
         (Spearman's rho), ``plausibility`` (AUC) - or ``None`` where one is undefined, with the
         reason in ``undefined``; ``figures[explainer]["intervals"]`` their 95 % intervals.
-        ``tests`` compares students. ``accuracy`` holds the model's own. ``settings``,
-        ``versions``, ``seed``, ``config`` and the data's fingerprint say where they come from.
+        ``tests`` compares students. ``accuracy`` (or ``answers``) holds the model's own.
+        ``settings``, ``versions``, ``seed``, ``config`` and the data's fingerprint say where they
+        come from.
 
     Raises:
         IvraError: data that cannot be read, or a metric asked for that the data does not allow.
@@ -46,10 +49,14 @@ def evaluate(
     started = time.time()
     backbone = run.backbone.eval()
     rows, source = evaluation_rows(run, config)
-    labelled = all(row.label is not None for row in rows)
-    items = run.encoder.items(rows, labelled=labelled)
-    metrics = _metrics(config, items, labelled)
-    sheet = Sheet(run, config, items, _explainers(run, config), progress)
+    labelled = all(backbone.task.knows(row) for row in rows)
+    windows = run.encoder.items(rows, labelled=labelled)
+    metrics, reasons = _metrics(run, config, windows, labelled)
+    explainers = _explainers(run, config)
+    progress("predictions")
+    items, logits = predicted(backbone, windows, config.token_budget)
+    sheet = Sheet(run, config, items, explainers, progress)
+    sheet.undefined |= reasons
     result: dict[str, object] = {
         "run": run.name,
         "model": run.config.model,
@@ -64,10 +71,11 @@ def evaluate(
         "undefined": sheet.undefined,
         "tests": sheet.tests,
     }
-    progress("predictions")
-    logits = predict(backbone, items, config.token_budget)
     if "accuracy" in metrics:
-        result["accuracy"] = _accuracy(sheet, logits)
+        if backbone.task.has_classes:
+            result["accuracy"] = _accuracy(sheet, logits)
+        else:
+            result["answers"] = _answers(sheet, windows, logits)
     if {"aopc", "plausibility", "entropy"} & set(metrics):
         progress("explanations")
         tokens = config.explain_batch_tokens
@@ -108,12 +116,24 @@ def evaluation_rows(run: Run, config: EvalConfig) -> tuple[list[Row], str]:
     return rows[: config.rows], source
 
 
-def _metrics(config: EvalConfig, items: Sequence[Item], labelled: bool) -> tuple[str, ...]:
-    """The metrics asked for, or all that the data allows."""
+def predicted(
+    backbone: Backbone, windows: Sequence[Item], budget: int = TOKEN_BUDGET
+) -> tuple[list[Item], Outputs]:
+    """Of every row the item that its prediction is read from, and the logits of these."""
+    logits = predict(backbone, windows, budget)
+    chosen = backbone.task.chosen(windows, logits)
+    return [windows[place] for place in chosen], logits[chosen]
+
+
+def _metrics(
+    run: Run, config: EvalConfig, items: Sequence[Item], labelled: bool
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The metrics asked for, or all that the data allows, and why others are never allowed."""
+    task = run.backbone.task
     annotated = any(item.rationale is not None for item in items)
     reasons = {}
     if not labelled:
-        reasons["accuracy"] = "a label in every row"
+        reasons["accuracy"] = f"{task.gold_name} in every row"
     if not annotated:
         reasons["plausibility"] = "rows with a 'rationale'"
     for metric in config.metrics:
@@ -122,7 +142,10 @@ def _metrics(config: EvalConfig, items: Sequence[Item], labelled: bool) -> tuple
                 f"metric '{metric}' needs {reasons[metric]}, which the data does not have: leave "
                 "it out, or choose other data"
             )
-    return config.metrics or tuple(metric for metric in METRICS if metric not in reasons)
+    if config.metrics:
+        return config.metrics, {}
+    never = {metric: why for metric, why in task.unmeasured.items() if metric in reasons}
+    return tuple(metric for metric in METRICS if metric not in reasons), never
 
 
 def _explainers(run: Run, config: EvalConfig) -> list[Explainer]:
@@ -133,33 +156,51 @@ def _explainers(run: Run, config: EvalConfig) -> list[Explainer]:
     return [ModuleExplainer(run.module), *static]
 
 
-def _accuracy(sheet: Sheet, logits: Logits) -> dict[str, object]:
+def _accuracy(sheet: Sheet, logits: Outputs) -> dict[str, object]:
     run, items, classes = sheet.run, sheet.items, sheet.run.backbone.sizes.classes
     gold = [item.label for item in items]
-    predicted = logits.argmax(-1).tolist()
-    found = accuracy_figures(gold, predicted, classes, sheet.bootstrap)
-    found["training"] = run.record.get("accuracy")
+    said = logits.argmax(-1).tolist()
+
+    def compare(plain: Backbone) -> dict[str, object]:
+        same = plain is run.backbone
+        before = said if same else predict(plain, items).argmax(-1).tolist()
+        return against_plain(gold, said, before, classes, sheet.bootstrap)
+
+    found = accuracy_figures(gold, said, classes, sheet.bootstrap)
+    return found | _beside_plain(run, compare)
+
+
+def _answers(sheet: Sheet, windows: Sequence[Item], logits: Outputs) -> dict[str, object]:
+    run, task = sheet.run, sheet.run.backbone.task
+    columns = answer_columns(task, sheet.items, logits)
+
+    def compare(plain: Backbone) -> dict[str, object]:
+        same = plain is run.backbone
+        before = columns if same else answer_columns(task, *predicted(plain, windows))
+        return answers_against_plain(columns, before, sheet.bootstrap)
+
+    return answer_figures(columns, sheet.bootstrap) | _beside_plain(run, compare)
+
+
+def _beside_plain(run: Run, compare: Callable[[Backbone], dict[str, object]]) -> dict[str, object]:
+    """What training said, and the figures of the plain model, if the run kept it."""
+    found: dict[str, object] = {"training": run.record.get(run.backbone.task.measure)}
     plain = load_plain(run)
     if plain is None:
         reason = "the run keeps no model from before the criteria: train it again to compare"
         return found | {"plain": None, "plain_note": reason}
-    same = plain is run.backbone
-    before = predicted if same else predict(plain, items).argmax(-1).tolist()
     note = (
         "the criteria left the backbone alone: the plain model is the model"
-        if same
+        if plain is run.backbone
         else "the model after fine-tuning, before the criteria"
     )
-    return found | {
-        "plain": against_plain(gold, predicted, before, classes, sheet.bootstrap),
-        "plain_note": note,
-    }
+    return found | {"plain": compare(plain), "plain_note": note}
 
 
-def _aopc(sheet: Sheet, scores: dict[str, list[Tensor]], logits: Logits) -> None:
+def _aopc(sheet: Sheet, scores: dict[str, list[Tensor]], logits: Outputs) -> None:
     sheet.progress("AOPC")
     run, items, budget = sheet.run, sheet.items, sheet.config.token_budget
-    settings = sheet.config.aopc.with_bins(run.config.bins)
+    settings = sheet.config.aopc.settled(run.backbone, run.config.bins)
     for name, found in aopc(run.backbone, items, scores, settings, logits, budget).items():
         important = important_tokens(items, scores[name], settings=settings)
         rows = {
@@ -249,7 +290,7 @@ def _consistency(sheet: Sheet) -> None:
 
 def _settings(run: Run, config: EvalConfig) -> dict[str, object]:
     return {
-        "aopc": config.aopc.with_bins(run.config.bins).described(),
+        "aopc": config.aopc.settled(run.backbone, run.config.bins).described(),
         "cons": {
             "batch_rows": BATCH_ROWS,
             "saliency_distance": "KL, both sides mixed with 1e-4 of uniform, mean of directions",

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from ivra.backbones import Backbone
 from ivra.data import Item, collate
 from ivra.explainers import BATCH_TOKENS, Explainer, check_scores
-from ivra.shapes import Logits
+from ivra.shapes import Outputs
+from ivra.tasks import answerable
 
 TOKEN_BUDGET = 2048
 """Tokens of a batch: what fits a CPU's cache; larger ones take longer a token there."""
 HIDDEN = -1
 """The code of a token that keeps its place but that attention does not see."""
-_TYPE_SHIFT = 40
+_TYPE_SHIFT, _ANSWER_SHIFT = 40, 48
 Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 """Whole numbers, one for each token or row."""
 
@@ -26,8 +27,8 @@ Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 class TokenRows(NamedTuple):
     """Rows as one flat array of codes, row after row, without padding.
 
-    A code holds a token's id and its type, or is :data:`HIDDEN`. Rows whose codes are equal are
-    the same input.
+    A code holds a token's id, its type and whether an answer may begin and end there, or is
+    :data:`HIDDEN`. Rows whose codes are equal are the same input.
     """
 
     codes: Integers
@@ -39,22 +40,23 @@ class TokenRows(NamedTuple):
         return np.cumsum(self.lengths) - self.lengths
 
 
-def token_rows(items: Sequence[Item]) -> TokenRows:
-    """The tokens of ``items``."""
+def token_rows(items: Sequence[Item], answers: bool = False) -> TokenRows:
+    """The tokens of ``items``; with ``answers`` those of questions and their contexts."""
     lengths = integers(len(item.input_ids) for item in items)
     ids = integers(chain.from_iterable(item.input_ids for item in items))
     types = integers(chain.from_iterable(item.token_type_ids for item in items))
-    return TokenRows(token_codes(ids, types), lengths)
+    codes = ids + (types << _TYPE_SHIFT)
+    if answers:
+        segment = torch.from_numpy(integers(chain.from_iterable(item.segment for item in items)))
+        word = torch.from_numpy(integers(chain.from_iterable(item.word for item in items)))
+        codes = codes + (answerable(segment, word).long().numpy() << _ANSWER_SHIFT)
+    return TokenRows(codes, lengths)
 
 
-def token_codes(ids: Integers, types: Integers) -> Integers:
-    """One code for each token."""
-    return ids + (types << _TYPE_SHIFT)
-
-
-def types_of(codes: Integers) -> Integers:
-    """The token types of codes; 0 for a hidden token."""
-    return np.where(codes == HIDDEN, 0, codes >> _TYPE_SHIFT)
+def with_ids(codes: Integers, ids: Integers) -> Integers:
+    """The same tokens with other ids; a hidden token has type 0 then."""
+    shown = np.where(codes == HIDDEN, 0, codes)
+    return ids + (shown >> _TYPE_SHIFT << _TYPE_SHIFT)
 
 
 def integers(values: Iterable[int]) -> Integers:
@@ -80,26 +82,24 @@ def _packed(lengths: Integers, budget: int) -> Iterator[Integers]:
         start += size
 
 
-def predict(backbone: Backbone, items: Sequence[Item], budget: int = TOKEN_BUDGET) -> Logits:
-    """Logits ``(rows, C)`` on the CPU, in the order of ``items``."""
-    return predict_rows(backbone, token_rows(items), budget)
+def predict(backbone: Backbone, items: Sequence[Item], budget: int = TOKEN_BUDGET) -> Outputs:
+    """Logits on the CPU, in the order of ``items``; of answers at the row's own tokens."""
+    return predict_rows(backbone, token_rows(items, not backbone.task.has_classes), budget)
 
 
 @torch.inference_mode()
 def predict_rows(
     backbone: Backbone, rows: TokenRows, budget: int = TOKEN_BUDGET, *, no_words: bool = False
-) -> Logits:
-    """Logits ``(rows, C)`` on the CPU; ``no_words`` sets every word embedding to 0.
+) -> Outputs:
+    """Logits on the CPU; ``no_words`` sets every word embedding to 0.
 
     The first token of every row must be visible. Nothing waits for the device before the last
     batch.
     """
-    logits = torch.zeros(len(rows.lengths), backbone.sizes.classes)
-    groups = list(_packed(rows.lengths, budget))
     starts = rows.starts
     found = []
     with _embeddings(backbone.embeddings, zero=no_words):
-        for group in groups:
+        for group in _packed(rows.lengths, budget):
             lengths = torch.from_numpy(rows.lengths[group])
             place = torch.arange(int(lengths[0]))
             present = place < lengths[:, None]
@@ -107,12 +107,13 @@ def predict_rows(
             codes = torch.from_numpy(rows.codes)[picked]
             visible = present & (codes != HIDDEN)
             ids = torch.where(visible, codes & ((1 << _TYPE_SHIFT) - 1), backbone.pad_id)
-            types = torch.where(visible, codes >> _TYPE_SHIFT, 0)
-            place_on = (tensor.to(backbone.device) for tensor in (ids, types, visible, present))
-            found.append(backbone.classify(*place_on).float())
-    if found:
-        logits[torch.from_numpy(np.concatenate(groups))] = torch.cat(found).cpu()
-    return logits
+            kinds = torch.where(visible, codes >> _TYPE_SHIFT, 0)
+            open_ = kinds >> (_ANSWER_SHIFT - _TYPE_SHIFT) > 0
+            types = kinds & ((1 << (_ANSWER_SHIFT - _TYPE_SHIFT)) - 1)
+            inputs = (ids, types, visible, present, open_)
+            outputs = backbone.classify(*(tensor.to(backbone.device) for tensor in inputs))
+            found.append((torch.from_numpy(group), outputs.float()))
+    return backbone.task.filled(len(rows.lengths), found, backbone.sizes.classes)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ivra.backbones import Backbone
 from ivra.data import Item
@@ -16,22 +17,29 @@ from ivra.evaluation.prediction import (
     Integers,
     TokenRows,
     predict_rows,
-    token_codes,
     token_rows,
-    types_of,
+    with_ids,
 )
-from ivra.shapes import BinCounts, BinLogits, Logits, TopTokens
+from ivra.shapes import BinCounts, BinLogits, Outputs, TopTokens
 
 LIVE_TOKENS = 2**22
 """Tokens of reduced inputs that are held at once: 32 MB of codes, and about as much of masks."""
 
 
-class ReducedPlaces(NamedTuple):
-    """Where in :class:`ReducedRows` the inputs of each row and bin are."""
+class Asked(NamedTuple):
+    """Where in a pool the input of each row and bin is, and what is asked of it: how probable the
+    prediction of the whole row is there, one ``prediction`` a row and bin."""
 
-    without: BinCounts
-    only: BinCounts
-    null: BinCounts
+    place: BinCounts
+    prediction: Tensor
+
+
+class ReducedPlaces(NamedTuple):
+    """What is asked of :class:`ReducedRows` for each row and bin."""
+
+    without: Asked
+    only: Asked
+    null: Asked
 
 
 def chunks(
@@ -52,8 +60,8 @@ def chunks(
 class ReducedRows:
     """The different inputs among all that the explainers of a chunk ask for.
 
-    ``logits`` holds, after :meth:`run`, one row for each different input; the whole rows come
-    first and are not run again.
+    After :meth:`run` each different input has its logits; the whole rows come first and are not
+    run again.
     """
 
     def __init__(
@@ -62,14 +70,16 @@ class ReducedRows:
         items: Sequence[Item],
         tokens: Removable,
         settings: AopcSettings,
-        logits: Logits,
+        logits: Outputs,
     ) -> None:
         self.logits = logits
         self._backbone = backbone
+        self._task = backbone.task
+        self._prediction = self._task.predict(logits)
         self._tokens = tokens
         self._settings = settings
         self._replacement = _replacement(backbone, settings.removal)
-        whole = token_rows(items)
+        whole = token_rows(items, not self._task.has_classes)
         self._present = tokens.present.numpy()
         self._codes = np.zeros(self._present.shape, dtype=np.int64)
         self._codes[self._present] = whole.codes
@@ -81,38 +91,52 @@ class ReducedRows:
     def add(self, top: TopTokens) -> ReducedPlaces:
         """Ask for the rows without ``top``, with it alone, and for the null input."""
         present, stays = self._tokens.present[:, None], ~self._tokens.removable[:, None]
-        only = self._reduced(present & (top | stays))
+        only, kept = self._reduced(present & (top | stays))
         if self._settings.null == "special":
-            nothing = self._reduced(present & stays)
-            null = self._pool.add(nothing)
+            null = self._asked(self._pool, *self._reduced(present & stays))
         else:
-            null = self._wordless.add(self._without_words(only))
-        shape = (len(top), -1)
+            null = self._asked(self._wordless, self._without_words(only), kept)
         return ReducedPlaces(
-            torch.from_numpy(self._pool.add(self._reduced(present & ~top))).view(shape),
-            torch.from_numpy(self._pool.add(only)).view(shape),
-            torch.from_numpy(null).view(shape),
+            self._asked(self._pool, *self._reduced(present & ~top)),
+            self._asked(self._pool, only, kept),
+            null,
         )
+
+    def _asked(self, pool: "_Pool", rows: TokenRows, kept: TopTokens) -> Asked:
+        place = torch.from_numpy(pool.add(rows)).view(len(kept), -1)
+        return Asked(place, self._task.moved(self._prediction, kept))
 
     def run(self, budget: int) -> None:
         """Run every different input once."""
-        found = torch.zeros(len(self._pool), self.logits.shape[1])
         new = np.ones(len(self._pool), dtype=bool)
         new[self._places] = False
-        found[torch.from_numpy(self._places)] = self.logits
         rows = self._pool.rows(new)
-        found[torch.from_numpy(new)] = predict_rows(self._backbone, rows, budget, no_words=False)
-        self.logits = found
+        fresh = predict_rows(self._backbone, rows, budget, no_words=False)
+        parts = [
+            (torch.from_numpy(self._places), self.logits),
+            (torch.from_numpy(new.nonzero()[0]), fresh),
+        ]
+        classes = self._backbone.sizes.classes
+        self.logits = self._task.filled(len(self._pool), parts, classes)
         wordless = self._wordless.rows(np.ones(len(self._wordless), dtype=bool))
         self._null_logits = predict_rows(self._backbone, wordless, budget, no_words=True)
 
-    def null_logits(self, place: ReducedPlaces) -> BinLogits:
-        """Logits of the null inputs of ``place``, ``(B, 1, C)`` or ``(B, K, C)``."""
-        special = self._settings.null == "special"
-        return (self.logits if special else self._null_logits)[place.null]
+    def class_logits(self, asked: Asked) -> BinLogits:
+        """Logits of classes, of which the prediction asked for is one, ``(B, K, C)``."""
+        return self._class_logits(self.logits, asked)
 
-    def _reduced(self, keep: TopTokens) -> TokenRows:
-        """The tokens of every row and bin when ``keep`` stays, in that order."""
+    def null_logits(self, place: ReducedPlaces) -> BinLogits:
+        """The same of the null inputs of ``place``, ``(B, 1, C)`` or ``(B, K, C)``."""
+        special = self._settings.null == "special"
+        return self._class_logits(self.logits if special else self._null_logits, place.null)
+
+    def _class_logits(self, logits: Tensor, asked: Asked) -> BinLogits:
+        found, _ = self._task.contrast(logits[asked.place.flatten()], asked.prediction)
+        return found.view(*asked.place.shape, found.shape[-1])
+
+    def _reduced(self, keep: TopTokens) -> tuple[TokenRows, TopTokens]:
+        """The tokens of every row and bin when ``keep`` stays, in that order, and which of the
+        row's own tokens they are."""
         kept, removal = keep.numpy(), self._settings.removal
         codes = np.broadcast_to(self._codes[:, None], kept.shape)
         if removal in ("deletion", "attention"):
@@ -121,19 +145,20 @@ class ReducedRows:
             kept = kept.copy()
             kept[..., 0] |= reads_first | ~kept.any(-1)
         if removal == "deletion":
-            return TokenRows(codes[kept], kept.sum(-1).ravel())
-        present = np.broadcast_to(self._present[:, None], kept.shape)
+            return TokenRows(codes[kept], kept.sum(-1).ravel()), torch.from_numpy(kept)
+        every = self._tokens.present[:, None].expand(kept.shape)
+        present = every.numpy()
         removed: Integers = np.full(self._codes.shape, self._replacement, dtype=np.int64)
         if self._replacement != HIDDEN:
-            removed = token_codes(removed, types_of(self._codes))
+            removed = with_ids(self._codes, removed)
         codes = np.where(kept, codes, removed[:, None])
-        return TokenRows(codes[present], present.sum(-1).ravel())
+        rows = TokenRows(codes[present], present.sum(-1).ravel())
+        return rows, every
 
     def _without_words(self, rows: TokenRows) -> TokenRows:
         """The same lengths and types with one id, which is not the padding's."""
         anything = 0 if self._backbone.pad_id else 1
-        types = types_of(rows.codes)
-        return TokenRows(token_codes(np.full_like(types, anything), types), rows.lengths)
+        return TokenRows(with_ids(rows.codes, np.full_like(rows.codes, anything)), rows.lengths)
 
 
 class _Pool:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
@@ -20,7 +19,7 @@ from ivra.data import Batch, Item
 from ivra.evaluation.prediction import predict, token_scores
 from ivra.explainers import BATCH_TOKENS, Explainer, to_simplex
 from ivra.losses import RowDivergence, row_divergence
-from ivra.shapes import Labels
+from ivra.shapes import Predictions
 from ivra.training import Encoder, Loop, Objective, endless, linear_schedule
 
 NewStudent = Callable[[int], tuple[Backbone, InterpretableAttention]]
@@ -90,7 +89,8 @@ def simulation_accuracy(
     of all explainers, so that their values are pairs. ``batch_tokens`` bounds what an explainer
     is given at once and changes no figure.
     """
-    expected = predict(teacher, test).argmax(-1)
+    task = teacher.task
+    expected = task.predict(predict(teacher, test))
     correct: dict[str, list[list[bool]]] = {}
     for seed in seeds:
         rows = random.Random(seed).sample(list(train), min(plan.rows, len(train)))
@@ -99,7 +99,7 @@ def simulation_accuracy(
             progress(name, seed)
             lessons = _lessons(teacher, explainer, rows, batch_tokens)
             student = _taught(lessons, rows, new_student, plan, seed)
-            agreement = predict(student, test).argmax(-1) == expected
+            agreement = task.same(task.predict(predict(student, test)), expected)
             correct.setdefault(name, []).append(agreement.tolist())
     return {name: Simulation.of(found) for name, found in correct.items()}
 
@@ -107,7 +107,7 @@ def simulation_accuracy(
 class _Lessons(NamedTuple):
     """The teacher's predictions of rows and its saliencies, ``None`` where nothing is explained."""
 
-    labels: Labels
+    labels: Predictions
     guides: list[Tensor] | None
 
 
@@ -115,7 +115,7 @@ class _Lessons(NamedTuple):
 def _lessons(
     teacher: Backbone, explainer: Explainer | None, rows: Sequence[Item], batch_tokens: int
 ) -> _Lessons:
-    labels = predict(teacher, rows).argmax(-1).to(teacher.device)
+    labels = teacher.task.predict(predict(teacher, rows)).to(teacher.device)
     if explainer is None:
         return _Lessons(labels, None)
     guides = token_scores(explainer, teacher, rows, batch_tokens)
@@ -130,6 +130,7 @@ def _taught(
     lessons: _Lessons, rows: Sequence[Item], new_student: NewStudent, plan: StudentPlan, seed: int
 ) -> Backbone:
     student, module = new_student(seed)
+    task = student.task
     encoder = Encoder(student, 0, plan.batch_size)
     labels, guides = lessons
     index = {id(item): place for place, item in enumerate(rows)}
@@ -138,9 +139,9 @@ def _taught(
         places = [index[id(item)] for item in batch.items]
         reader = None if guides is None else module
         encoding = student.encode(batch, reader)
-        loss = functional.cross_entropy(encoding.logits, labels[places])
+        loss = task.loss(encoding.logits, task.placed(labels[places], batch))
         if guides is not None:
-            own = module(encoding.readings, batch.explainable, encoding.predictions)
+            own = module(encoding.readings, batch.explainable, encoding.classes)
             guide = torch.zeros_like(own)
             guide[batch.attention_mask] = torch.cat([guides[place] for place in places])
             given = guide.sum(-1) > 0

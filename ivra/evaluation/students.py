@@ -32,7 +32,7 @@ def add_simulation(sheet: Sheet) -> None:
     """Simulation accuracy of the explainers and controls, and tests between their students."""
     run, config = sheet.run, sheet.config
     plan = _plan(run, config)
-    train = run.encoder.items(read_splits(run.config).train)
+    train = run.encoder.lessons(read_splits(run.config).train)
     controls = _controls(config, train)
     here = {explainer.name for explainer in sheet.explainers}
     found = simulation_accuracy(

@@ -10,7 +10,7 @@ from ivra.explainers.attention import (
 )
 from ivra.explainers.baselines import Baseline, baseline_embeddings
 from ivra.explainers.conductance import LayerConductance
-from ivra.explainers.controls import MarkedTokens, RandomScores, TrivialScores, trivial_saliency
+from ivra.explainers.controls import MarkedTokens, RandomScores, TrivialScores
 from ivra.explainers.deeplift import DeepLIFT
 from ivra.explainers.explainer import BATCH_TOKENS, Explainer, check_scores
 from ivra.explainers.gradients import GradientNorm, InputXGradient, IntegratedGradients
@@ -27,6 +27,7 @@ from ivra.explainers.registry import (
     known_explainers,
     static_explainer,
 )
+from ivra.tasks import trivial_saliency
 
 __all__ = [
     "BATCH_TOKENS",

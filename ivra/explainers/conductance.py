@@ -53,7 +53,6 @@ class LayerConductance(Explainer):
             found = captum.LayerConductance(rows, block).attribute(
                 rows.embeddings,
                 rows.baseline(self.baseline),
-                rows.target,
                 additional_forward_args=rows.places,
                 n_steps=self.steps,
                 method="riemann_trapezoid",  # for its points: 0 and 1 are among them

@@ -10,7 +10,7 @@ import torch
 from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.explainers.explainer import Explainer
-from ivra.shapes import Labels, Saliency, TokenMask, TokenScores
+from ivra.shapes import Saliency, TokenScores
 
 
 class RandomScores(Explainer):
@@ -33,22 +33,9 @@ class RandomScores(Explainer):
         return scores.to(backbone.device)
 
 
-def trivial_saliency(
-    explainable: TokenMask, predictions: Labels, percent: float = 10.0
-) -> Saliency:
-    """Tells the class by position: uniform over the first 10 % of a row's explainable tokens for
-    class 0, over the next 10 % for class 1, and so on; beyond the row's end from its start.
-
-    ``n = max(1, ceil(10 %))`` tokens for each class; every row needs an explainable token.
-    """
-    tokens = explainable.sum(-1, keepdim=True)
-    count = (tokens.double() * percent / 100 - 1e-9).ceil().clamp_min(1).long()
-    place = (explainable.cumsum(-1) - 1 - predictions[:, None] * count) % tokens
-    return torch.where(explainable & (place < count), 1.0 / count, 0.0)
-
-
 class TrivialScores(Explainer):
-    """:func:`trivial_saliency` of the model's own prediction.
+    """:func:`~ivra.tasks.trivial_saliency` of the model's own prediction; of an answer uniform
+    over its tokens (:meth:`~ivra.tasks.Task.leak`).
 
     It leaks the label and explains nothing (Pruthi et al. 2022): a student without explanations
     at test time must not gain by it.
@@ -60,7 +47,7 @@ class TrivialScores(Explainer):
 
     @torch.no_grad()
     def explain(self, backbone: Backbone, batch: Batch) -> Saliency:
-        return trivial_saliency(batch.explainable, backbone.encode(batch).logits.argmax(-1))
+        return backbone.task.leak(batch.explainable, backbone.encode(batch).predictions)
 
 
 class MarkedTokens(Explainer):

@@ -78,7 +78,6 @@ class DeepLIFT(Explainer):
             found: Tensor = captum.DeepLift(rows, eps=LEAST_DIFFERENCE).attribute(
                 rows.embeddings,
                 rows.baseline(self.baseline),
-                rows.target,
                 additional_forward_args=rows.places,
             )
             return found

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.explainers.baselines import Baseline, baseline_embeddings
-from ivra.shapes import Hidden, Logits
+from ivra.shapes import Hidden, Rows
 
 
 class EmbeddedRows(nn.Module):
-    """Rows as captum wants a model: ``forward(embeddings, places)`` gives the logits of the rows
-    numbered ``places`` with other embeddings. ``target`` is the class each row is predicted.
+    """Rows as captum wants a model: ``forward(embeddings, places)`` gives, of the rows numbered
+    ``places`` with other embeddings, the logit of what each is predicted with its own.
 
     The rows have to be in the model's own order (:meth:`Backbone.head_first`).
     """
@@ -26,11 +26,12 @@ class EmbeddedRows(nn.Module):
         self.places = torch.arange(len(batch), device=batch.input_ids.device)
         with torch.no_grad():
             self.embeddings = backbone.embed(batch.input_ids).requires_grad_()
-            self.target = backbone.encode(batch).predictions
+            self.predictions = backbone.encode(batch).predictions
 
-    def forward(self, embeddings: Tensor, places: Tensor) -> Logits:
-        """Logits of the predicted rows, ``(len(places), C)``."""
-        return self.backbone.encode(_some(self.batch, places), embeddings=embeddings).logits
+    def forward(self, embeddings: Tensor, places: Tensor) -> Rows:
+        """The logit of each row's prediction, ``(len(places),)``."""
+        logits = self.backbone.encode(_some(self.batch, places), embeddings=embeddings).logits
+        return self.backbone.task.score(logits, self.predictions[places])
 
     def baseline(self, baseline: Baseline) -> Hidden:
         """The embeddings of the rows with every explainable token replaced."""

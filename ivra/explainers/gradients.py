@@ -1,4 +1,7 @@
-"""Gradient attributions, by captum: what the predicted class's logit owes to every embedding."""
+"""Gradient attributions, by captum: what the logit of the prediction owes to every embedding.
+
+Of a class its logit, of an answer its start and its end logit together.
+"""
 
 from typing import Annotated
 
@@ -18,17 +21,17 @@ STEPS = 50
 
 
 def _slopes(backbone: Backbone, batch: Batch, multiplied: bool) -> Tensor:
-    """``d logit / d x`` of the predicted class, ``(B, L, E)``, or ``x`` times that."""
+    """``d logit / d x`` of the prediction, ``(B, L, E)``, or ``x`` times that."""
 
     def attribute(rows: EmbeddedRows) -> Tensor:
         found: Tensor
         if multiplied:
             found = captum.InputXGradient(rows).attribute(
-                rows.embeddings, rows.target, additional_forward_args=rows.places
+                rows.embeddings, additional_forward_args=rows.places
             )
         else:
             found = captum.Saliency(rows).attribute(
-                rows.embeddings, rows.target, abs=False, additional_forward_args=rows.places
+                rows.embeddings, abs=False, additional_forward_args=rows.places
             )
         return found
 
@@ -89,7 +92,6 @@ class IntegratedGradients(Explainer):
             found: Tensor = captum.IntegratedGradients(rows).attribute(
                 rows.embeddings,
                 rows.baseline(self.baseline),
-                rows.target,
                 additional_forward_args=rows.places,
                 n_steps=self.steps,
                 internal_batch_size=rows.points_at_once(self.batch_tokens),

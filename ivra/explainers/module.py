@@ -22,7 +22,7 @@ class ModuleExplainer(Explainer):
     @torch.no_grad()
     def explain(self, backbone: Backbone, batch: Batch) -> Saliency:
         encoding = backbone.encode(batch, self.module)
-        return self.module(encoding.readings, batch.explainable, encoding.predictions)
+        return self.module(encoding.readings, batch.explainable, encoding.classes)
 
 
 class UntrainedExplainer(Explainer):

@@ -2,7 +2,8 @@
 
 A row is seen as one feature a token, 1 where it is there and 0 where it is not; the value
 explained is ``p(y_hat)``, a probability, as in comprehensiveness and sufficiency. By default a
-token that is not there is deleted; as a ``baseline`` its embedding can be replaced instead.
+token that is not there is deleted (of a question and its context: replaced by the mask token,
+:attr:`~ivra.tasks.Task.removal`); as a ``baseline`` its embedding can be replaced instead.
 """
 
 import zlib
@@ -75,7 +76,7 @@ class _Sampled(_Perturbation):
 def _present(backbone: Backbone, item: Item, baseline: Absent) -> Present:
     one = collate([item], backbone.pad_id).to(backbone.device)
     explainable = one.explainable[0].cpu()
-    y_hat = int(backbone.encode(one).predictions)
+    y_hat = backbone.encode(one).predictions
     own = backbone.embed(one.input_ids)
     other = own if baseline == "delete" else baseline_embeddings(backbone, one, baseline)
 
@@ -86,11 +87,12 @@ def _present(backbone: Backbone, item: Item, baseline: Absent) -> Present:
         keep[:, explainable] = features.float().cpu()
         keep = keep.to(backbone.device)
         if baseline == "delete":
-            logits = backbone.rerun(batch, keep)
+            logits = backbone.rerun(batch, keep, backbone.task.removal)
         else:
             embeddings = torch.where(keep[..., None] > 0, own, other)
             logits = backbone.encode(batch, embeddings=embeddings).logits
-        return logits.softmax(-1)[:, y_hat].cpu()
+        told = y_hat.expand(len(features), *y_hat.shape[1:])
+        return backbone.task.probability(logits, told).cpu()
 
     return probabilities
 

@@ -17,16 +17,21 @@ from ivra.losses.removal import (
     prediction_change,
 )
 from ivra.losses.topk import SAMPLES
-from ivra.shapes import Logits, Rows, TokenScores
+from ivra.shapes import Outputs, Rows, TokenScores
+from ivra.tasks import CLASSIFICATION, Task
 
 
 def comprehensiveness_loss(
-    full: Logits, without: Logits, form: RemovalForm = "margin", margin: float = 1.0
+    full: Outputs,
+    without: Outputs,
+    form: RemovalForm = "margin",
+    margin: float = 1.0,
+    task: Task = CLASSIFICATION,
 ) -> Rows:
     """How little the prediction suffers without the tokens of the explanation.
 
     ``full`` are the logits of the whole row, ``without`` those of ``x \\ t_k``, ``CE`` the
-    cross-entropy with ``y_hat = argmax full``:
+    cross-entropy with ``y_hat``, what is predicted from ``full``:
 
     * ``"margin"``: ``mu + max(-mu, CE(M(x)) - CE(M(x \\ t_k)))`` (IvRA eq. 10), at least 0; 0
       once removing the tokens costs ``margin`` nats.
@@ -37,7 +42,7 @@ def comprehensiveness_loss(
       ``KL(M(x \\ t_k) || M(x))``, at most 0: the paper has both for sufficiency alone (eq. 16,
       17), where the change is to be small; here it is to be large, whichever way it goes.
     """
-    change = prediction_change(full, without, form)
+    change = prediction_change(full, without, form, task)
     return margin + torch.clamp_min(-change, -margin) if form == "margin" else -change
 
 
@@ -83,7 +88,8 @@ class Comprehensiveness(Criterion):
 
     def forward(self, view: View) -> Terms:
         def loss(cut: TokenScores) -> Rows:
-            return comprehensiveness_loss(view.logits, view.rerun(1 - cut), self.form, self.margin)
+            without = view.rerun(1 - cut)
+            return comprehensiveness_loss(view.logits, without, self.form, self.margin, view.task)
 
         return Terms(comp=self._cuts.mean(view, loss))
 

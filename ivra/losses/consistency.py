@@ -3,7 +3,8 @@
 Xie et al. 2024 (IvRA), equations 13, 19 and 20; metric of equations 12 and 18.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 
@@ -156,6 +157,7 @@ class Consistency(Criterion):
     better = "higher"
     needs_hidden = True
     pairwise = True
+    needs_classes: ClassVar[Mapping[str, object]] = {"form": "clustering"}
 
     def __init__(
         self,

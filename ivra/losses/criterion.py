@@ -12,7 +12,17 @@ from ivra.data import Batch
 from ivra.errors import IvraError
 from ivra.losses.options import Option, accepts, constructor_options
 from ivra.losses.student import Student
-from ivra.shapes import Hidden, Labels, Logits, RowMask, Rows, Saliency, TokenMask, TokenScores
+from ivra.shapes import (
+    Hidden,
+    Outputs,
+    Predictions,
+    RowMask,
+    Rows,
+    Saliency,
+    TokenMask,
+    TokenScores,
+)
+from ivra.tasks import CLASSIFICATION, Task
 
 AOPC_BINS = (1.0, 5.0, 10.0, 20.0, 50.0)
 """Percent of explainable tokens that comprehensiveness and sufficiency look at (ERASER)."""
@@ -49,20 +59,22 @@ class View:
     one to the backbone where that is trained. ``hidden`` (mean over layers) is there only for
     criteria that set ``needs_hidden``. ``rerun(keep)`` gives the logits of the same rows with
     each token kept in proportion ``keep (B, L)``; it is differentiable in ``keep``.
-    ``on(batch)`` is the same view of other rows.
+    ``on(batch)`` is the same view of other rows. ``task`` knows how ``logits`` and
+    ``predictions`` are shaped, what is predicted and how probable it is.
     """
 
     batch: Batch
-    logits: Logits
+    logits: Outputs
     saliency: Saliency
     hidden: Hidden | None
-    rerun: Callable[[TokenScores], Logits]
+    rerun: Callable[[TokenScores], Outputs]
     on: Callable[[Batch], "View"]
+    task: Task = CLASSIFICATION
 
     @property
-    def predictions(self) -> Labels:
+    def predictions(self) -> Predictions:
         """``y_hat``, the model's own prediction of every row."""
-        return self.logits.argmax(-1)
+        return self.task.predict(self.logits)
 
     @property
     def explainable(self) -> TokenMask:
@@ -70,9 +82,9 @@ class View:
         return self.batch.explainable
 
     @property
-    def labels(self) -> Labels:
-        """Gold labels; -100 where a row has none."""
-        return self.batch.labels
+    def labels(self) -> Predictions:
+        """What should be predicted; -100 where nobody knows."""
+        return self.task.gold(self.batch)
 
     @property
     def rationale(self) -> TokenMask:
@@ -134,6 +146,8 @@ class Criterion(nn.Module, ABC):
     purpose."""
     needs_rationale: ClassVar[bool] = False
     """Whether training rows with a rationale are needed."""
+    needs_classes: ClassVar[Mapping[str, object]] = {}
+    """Options under which predictions must be of a few classes, the same in every row."""
 
     selects: ClassVar[bool] = True
     """Whether ``metric`` may decide which iteration is kept: false where values at different

@@ -14,7 +14,8 @@ from pydantic import Field
 from ivra.errors import unknown_name
 from ivra.losses.criterion import View
 from ivra.losses.topk import sampled_loss, soft_top_k, top_k
-from ivra.shapes import Logits, Rows, TokenScores
+from ivra.shapes import Logits, Outputs, Rows, TokenScores
+from ivra.tasks import CLASSIFICATION, Task
 
 RemovalForm = Literal["margin", "difference", "probability", "absolute", "kl"]
 BinsMode = Literal["draw", "cycle", "mean"]
@@ -23,10 +24,12 @@ Width = Annotated[float, Field(gt=0)]
 Samples = Annotated[int, Field(ge=2)]
 
 
-def prediction_change(full: Logits, reduced: Logits, form: RemovalForm) -> Rows:
+def prediction_change(
+    full: Outputs, reduced: Outputs, form: RemovalForm, task: Task = CLASSIFICATION
+) -> Rows:
     """How far the logits of a reduced row are from those of the ``full`` one.
 
-    With ``y_hat = argmax full`` and ``CE`` the cross-entropy with it:
+    With ``y_hat`` what is predicted from ``full`` and ``CE`` minus the log of its probability:
 
     * ``"margin"``, ``"difference"``: ``CE(reduced) - CE(full)``, positive where the prediction
       lost probability, in nats, unbounded on both sides (IvRA eq. 10, 11 inside the maximum).
@@ -40,14 +43,13 @@ def prediction_change(full: Logits, reduced: Logits, form: RemovalForm) -> Rows:
     Raises:
         IvraError: unknown ``form``.
     """
-    wide = torch.promote_types(full.dtype, torch.float32)
-    log_full, log_reduced = full.to(wide).log_softmax(-1), reduced.to(wide).log_softmax(-1)
     if form == "kl":
-        return (log_reduced.exp() * (log_reduced - log_full)).sum(-1)
-    predicted = full.argmax(-1, keepdim=True)
+        return task.divergence(reduced, full)
+    predicted = task.predict(full)
+    log_full, log_reduced = task.log_prob(full, predicted), task.log_prob(reduced, predicted)
     if form == "probability":
-        return (log_full.exp() - log_reduced.exp()).gather(1, predicted)[:, 0]
-    lost = (log_full - log_reduced).gather(1, predicted)[:, 0]
+        return log_full.exp() - log_reduced.exp()
+    lost = log_full - log_reduced
     if form == "absolute":
         return lost.abs()
     if form not in ("margin", "difference"):
@@ -113,10 +115,11 @@ def aopc(view: View, bins: tuple[float, ...], keep_top: bool) -> Rows:
     ``keep_top`` keeps only the top tokens (sufficiency), else they are removed
     (comprehensiveness). Ranks by the saliency; ties go to the earlier token.
     """
-    full = probability_of(view.logits, view.predictions)
+    predictions = view.predictions
+    full = view.task.probability(view.logits, predictions)
     drops = []
     for percent in bins:
         top = top_k(view.saliency, view.explainable, percent)
         keep = (top if keep_top else ~top).to(full)
-        drops.append(full - probability_of(view.rerun(keep), view.predictions))
+        drops.append(full - view.task.probability(view.rerun(keep), predictions))
     return torch.stack(drops).mean(0)

@@ -66,5 +66,5 @@ class Student(Protocol):
         ...
 
     def agrees(self, view: "View") -> Rows:
-        """1 where student and teacher predict the same class, else 0."""
+        """1 where student and teacher predict the same, else 0."""
         ...

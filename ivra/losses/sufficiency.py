@@ -17,16 +17,21 @@ from ivra.losses.removal import (
     prediction_change,
 )
 from ivra.losses.topk import SAMPLES
-from ivra.shapes import Logits, Rows, TokenScores
+from ivra.shapes import Outputs, Rows, TokenScores
+from ivra.tasks import CLASSIFICATION, Task
 
 
 def sufficiency_loss(
-    full: Logits, only: Logits, form: RemovalForm = "margin", margin: float = 0.1
+    full: Outputs,
+    only: Outputs,
+    form: RemovalForm = "margin",
+    margin: float = 0.1,
+    task: Task = CLASSIFICATION,
 ) -> Rows:
     """How much the prediction suffers where only the tokens of the explanation are left.
 
     ``full`` are the logits of the whole row, ``only`` those of ``t_k``, ``CE`` the cross-entropy
-    with ``y_hat = argmax full``:
+    with ``y_hat``, what is predicted from ``full``:
 
     * ``"margin"``: ``mu + max(-mu, CE(M(t_k)) - CE(M(x)))`` (IvRA eq. 11), at least 0; 0 once the
       tokens alone are ``margin`` nats better than the whole row.
@@ -37,7 +42,7 @@ def sufficiency_loss(
       the prediction just as surely as the whole row.
     * ``"kl"``: ``KL(M(t_k) || M(x))`` (eq. 17), at least 0: so for every class.
     """
-    change = prediction_change(full, only, form)
+    change = prediction_change(full, only, form, task)
     return margin + torch.clamp_min(change, -margin) if form == "margin" else change
 
 
@@ -84,7 +89,8 @@ class Sufficiency(Criterion):
 
     def forward(self, view: View) -> Terms:
         def loss(cut: TokenScores) -> Rows:
-            return sufficiency_loss(view.logits, view.rerun(cut), self.form, self.margin)
+            only = view.rerun(cut)
+            return sufficiency_loss(view.logits, only, self.form, self.margin, view.task)
 
         return Terms(suff=self._cuts.mean(view, loss))
 

@@ -20,6 +20,8 @@ class ExplainedRow:
     special tokens, whose ``segment`` is ignored. ``saliency`` is any finite number; what is not
     positive is shown without colour. ``rationale`` marks human or planted evidence, and ``None``
     says that nobody annotated the row. ``confidence`` is the probability of ``prediction``.
+    ``correct`` says whether that is right (default: whether it is the ``label``), ``answer`` where
+    it stands in the last text, if it was found there.
     Rows with the same ``id`` are the same example seen by several explainers.
     """
 
@@ -36,8 +38,19 @@ class ExplainedRow:
     probabilities: dict[str, float]
     label: str | None = None
     rationale: tuple[bool, ...] | None = None
+    correct: bool | None = None
+    answer: Span | None = None
 
     def __post_init__(self) -> None:
+        if self.correct is None and self.label is not None:
+            object.__setattr__(self, "correct", self.label == self.prediction)
+        if self.answer is not None and not (
+            0 <= self.answer[0] <= self.answer[1] <= len(self.texts[-1])
+        ):
+            raise IvraError(
+                f"row {self.id}: the answer {self.answer} leaves its text of "
+                f"{len(self.texts[-1])} characters. Give code points from 0."
+            )
         for field in ("spans", "segment", "saliency", "explainable", "rationale"):
             values = getattr(self, field)
             if values is not None and len(values) != len(self.tokens):
@@ -68,11 +81,6 @@ class ExplainedRow:
                     f"{len(self.texts[segment])} characters. Give code points from 0."
                 )
 
-    @property
-    def correct(self) -> bool | None:
-        """Whether the prediction is the label; ``None`` without a label."""
-        return None if self.label is None else self.label == self.prediction
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -80,7 +88,8 @@ class Piece:
 
     ``tokens`` are their indices, empty between tokens; ``saliency`` is their sum; ``share`` is
     the part of the row's largest piece, from 0 to 1. ``marked`` stretches are evidence.
-    ``joined`` pieces start where the token before them ended: subwords of one word.
+    ``joined`` pieces start where the token before them ended: subwords of one word. ``answer``
+    stretches are the model's answer.
     """
 
     text: str
@@ -90,6 +99,7 @@ class Piece:
     explainable: bool = False
     marked: bool = False
     joined: bool = False
+    answer: bool = False
 
 
 def cut(row: ExplainedRow) -> tuple[tuple[Piece, ...], ...]:
@@ -151,10 +161,18 @@ def _cut_text(row: ExplainedRow, index: int) -> list[Piece]:
                 explainable=any(row.explainable[token] for token in tokens),
                 marked=row.rationale is not None and any(row.rationale[t] for t in tokens),
                 joined=bool(pieces) and cursor == start,
+                answer=_answers(row, index, start, end),
             )
         )
         cursor = end
     return [*pieces, Piece(text[cursor:])] if cursor < len(text) else pieces
+
+
+def _answers(row: ExplainedRow, index: int, start: int, end: int) -> bool:
+    """Whether a stretch of text ``index`` overlaps the model's answer."""
+    if row.answer is None or index != len(row.texts) - 1:
+        return False
+    return start < row.answer[1] and row.answer[0] < end
 
 
 def _spans_of(row: ExplainedRow, index: int) -> list[tuple[int, int, int]]:

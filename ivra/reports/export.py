@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ivra.reports.explained import ExplainedRow
+from ivra.reports.explained import ExplainedRow, Span
 
 
 def explain_json(rows: Sequence[ExplainedRow]) -> list[dict[str, object]]:
@@ -10,7 +10,7 @@ def explain_json(rows: Sequence[ExplainedRow]) -> list[dict[str, object]]:
 
     Each token says its text (``segment``) and where it stands there (``start``, ``end``, in
     code points); the three are ``None`` on special tokens. ``rationale`` is ``None`` on every
-    token of a row that nobody annotated.
+    token of a row that nobody annotated. Of an ``answer`` there is the place in the last text.
     """
     return [
         {
@@ -21,10 +21,15 @@ def explain_json(rows: Sequence[ExplainedRow]) -> list[dict[str, object]]:
             "prediction": row.prediction,
             "confidence": row.confidence,
             "probabilities": dict(row.probabilities),
+            **({} if row.answer is None else _answer(row.answer)),
             "tokens": [_token(row, index) for index in range(len(row.tokens))],
         }
         for row in rows
     ]
+
+
+def _answer(span: Span) -> dict[str, object]:
+    return {"answer": {"start": span[0], "end": span[1]}}
 
 
 def _token(row: ExplainedRow, index: int) -> dict[str, object]:

@@ -95,6 +95,7 @@ def page_html(page: Page) -> str:
         curves=[(curve, Markup(curve.svg)) for curve in curves(page.log)],
         examples=[_example(group) for group in by_example(page.rows)],
         annotated=any(row.rationale is not None for row in page.rows),
+        answered=any(row.answer is not None for row in page.rows),
         config=[(key, _shown(value)) for key, value in page.config.items()],
         number=_number,
         percent=percent,

@@ -1,6 +1,6 @@
 """The figures of an evaluation as tables: for the terminal and for the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -106,9 +106,12 @@ def result_lines(result: Mapping[str, object]) -> list[str]:
     accuracy = result.get("accuracy")
     if isinstance(accuracy, Mapping):
         lines.append(_accuracy_line(accuracy))
-        plain = accuracy.get("plain")
-        if isinstance(plain, Mapping) and plain.get("difference"):
-            lines.append(f"the plain model: {_accuracy_line(plain)} (p = {plain['p_value']:.3g})")
+        lines += _plain_line(accuracy, _accuracy_line)
+    answers = result.get("answers")
+    if isinstance(answers, Mapping):
+        lines.append(_answers_line(answers))
+        lines += _plain_line(answers, _answers_line)
+    lines += _unmeasured_lines(result)
     tests: Sequence[Mapping[str, object]] = result.get("tests", [])  # type: ignore[assignment]
     found = [_test_text(test) for test in tests if test["first"] == "ivra"]
     if found:
@@ -120,6 +123,27 @@ def result_lines(result: Mapping[str, object]) -> list[str]:
 
 def _accuracy_line(figures: Mapping[str, object]) -> str:
     return f"accuracy {figures['accuracy']:.3f}, macro F1 {figures['macro_f1']:.3f}"
+
+
+def _answers_line(figures: Mapping[str, object]) -> str:
+    return f"exact match {figures['exact_match']:.3f}, F1 {figures['f1']:.3f}"
+
+
+def _plain_line(
+    figures: Mapping[str, object], line: Callable[[Mapping[str, object]], str]
+) -> list[str]:
+    plain = figures.get("plain")
+    if not isinstance(plain, Mapping) or not plain.get("difference"):
+        return []
+    return [f"the plain model: {line(plain)} (p = {plain['p_value']:.3g})"]
+
+
+def _unmeasured_lines(result: Mapping[str, object]) -> list[str]:
+    """What has no column at all, and why."""
+    figures: Mapping[str, Mapping[str, object]] = result["figures"]  # type: ignore[assignment]
+    undefined: Mapping[str, str] = result["undefined"]  # type: ignore[assignment]
+    there = {key for values in figures.values() for key in values}
+    return [f"{key} is not measured: {why}" for key, why in undefined.items() if key not in there]
 
 
 def _test_text(test: Mapping[str, object]) -> str:

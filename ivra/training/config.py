@@ -16,6 +16,7 @@ from ivra.losses import (
     check_options,
     parse_criteria,
 )
+from ivra.tasks import CLASSIFICATION, DOC_STRIDE, MAX_ANSWER_LENGTH, QuestionAnswering, Task
 
 Percent = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -43,6 +44,15 @@ class TrainConfig(BaseModel):
     pair_column: str | None = Field(None, description="column that holds the second text")
     label_column: str | None = Field(None, description="column that holds the label")
     max_length: Count = Field(128, description="longest row in tokens; the rest is cut off")
+    doc_stride: Annotated[int, Field(ge=0)] = Field(
+        DOC_STRIDE, description="tokens that windows of a long context share (questions)"
+    )
+    max_answer_length: Count = Field(
+        MAX_ANSWER_LENGTH, description="longest answer in tokens (questions)"
+    )
+    question_tokens: Literal["protected", "explainable"] = Field(
+        "protected", description="whether they may have saliency and be removed (questions)"
+    )
 
     train: Literal["module", "backbone", "both"] = Field(
         "module", description="what the criteria train"
@@ -101,8 +111,8 @@ class TrainConfig(BaseModel):
     topk_gradient: str = Field(
         "sampled", description="gradient of the cut: " + ", ".join(TOPK_GRADIENTS)
     )
-    removal: Literal["attention", "embedding"] = Field(
-        "attention", description="how training removes tokens"
+    removal: Literal["auto", "attention", "embedding"] = Field(
+        "auto", description="how training removes tokens: auto = the task's own way"
     )
 
     student: str | None = Field(None, description="model of sim's students (default: the model)")
@@ -170,6 +180,13 @@ class TrainConfig(BaseModel):
                 "'coefficients', got 'literal'; choose another reading or drop the level"
             )
         return self
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task, as this run would have it."""
+        explained = self.question_tokens == "explainable"
+        answering = QuestionAnswering(self.doc_stride, self.max_answer_length, explained)
+        return CLASSIFICATION, answering
 
     @property
     def is_tiny(self) -> bool:

@@ -148,7 +148,7 @@ def load_run(path: str | Path = "runs/latest", device: str = "cpu") -> Run:
     folder = _run_folder(Path(path))
     check_weights(folder)
     config = make_config(read_config(folder / CONFIG), str(folder / CONFIG))
-    backbone = load_backbone(str(current(folder, MODEL)), None).to(where)
+    backbone = load_backbone(str(current(folder, MODEL)), None, tasks=config.tasks).to(where)
     module = _load_module(folder).to(where)
     record = _read_json(folder / RECORD) if (folder / RECORD).exists() else {}
     return Run(folder, config, backbone.eval(), module, record)
@@ -186,7 +186,8 @@ def load_plain(run: Run) -> Backbone | None:
     plain = current(run.path, PLAIN)
     if not plain.is_dir():
         return None
-    return load_backbone(str(plain), None).to(run.backbone.device).eval()
+    backbone = load_backbone(str(plain), None, tasks=(run.backbone.task,))
+    return backbone.to(run.backbone.device).eval()
 
 
 def _load_module(folder: Path) -> InterpretableAttention:

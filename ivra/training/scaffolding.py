@@ -10,14 +10,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.losses import LookAhead, Plan, RowDivergence, View, kl_divergence
-from ivra.shapes import Logits, Rows, Saliency
+from ivra.shapes import Outputs, Rows, Saliency
 
 DIFFERENCE_STEP = 0.01
 CLIP = 1.0
@@ -104,9 +103,9 @@ class ScaffoldedStudent:
         gradient = self._study_gradient(study)
         rate = self.rate * min(1.0, CLIP / max(_norm(gradient), 1e-30))
         with self._moved(gradient, -rate if plan.pilot else 0.0), torch.enable_grad():
-            logits = self.backbone.encode(heldout.batch).logits
-            loss = functional.cross_entropy(logits, heldout.predictions, reduction="none")
-            judged = functional.cross_entropy(_standard(logits), heldout.predictions)
+            logits, task = self.backbone.encode(heldout.batch).logits, heldout.task
+            loss = task.losses(logits, heldout.predictions)
+            judged = task.loss(task.standard(logits), heldout.predictions)
             direction = self._gradient(judged if plan.scale_free else loss.mean())
         if plan.fixed_length:
             direction = self._across(direction, study)
@@ -129,17 +128,17 @@ class ScaffoldedStudent:
     def agrees(self, view: View) -> Rows:
         """1 where the student predicts what the teacher predicts, else 0; it sees no saliency."""
         predictions = self.backbone.encode(view.batch).predictions
-        return (predictions == view.predictions).to(view.saliency)
+        return view.task.same(predictions, view.predictions).to(view.saliency)
 
-    def _read(self, batch: Batch) -> tuple[Logits, Saliency]:
+    def _read(self, batch: Batch) -> tuple[Outputs, Saliency]:
         encoding = self.backbone.encode(batch, self.module)
-        saliency = self.module(encoding.readings, batch.explainable, encoding.predictions)
+        saliency = self.module(encoding.readings, batch.explainable, encoding.classes)
         return encoding.logits, saliency
 
     def _study_gradient(self, study: View) -> list[Tensor]:
         with torch.enable_grad():
             logits, saliency = self._read(study.batch)
-            task = functional.cross_entropy(logits, study.predictions)
+            task = study.task.loss(logits, study.predictions)
             return self._gradient(task + self.beta * self._guide(study, saliency))
 
     def _guide(self, study: View, saliency: Saliency) -> Tensor:
@@ -230,13 +229,6 @@ class StudentsInTurn:
     def agrees(self, view: View) -> Rows:
         """The share of the students that predict what the teacher predicts."""
         return torch.stack([student.agrees(view) for student in self.students]).mean(0)
-
-
-def _standard(logits: Logits) -> Logits:
-    """Logits about their mean over classes and rows, divided by the root of their mean square."""
-    centred = logits - logits.mean(-1, keepdim=True)
-    centred = centred - centred.mean(0)
-    return centred / centred.square().mean().clamp_min(1e-12).sqrt()
 
 
 def _dot(left: list[Tensor], right: list[Tensor]) -> float:

@@ -1,12 +1,11 @@
 """Stage 1 teaches the backbone the task, stage 2 trains by the criteria."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch.nn import functional
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
@@ -21,7 +20,7 @@ from ivra.losses import (
     parse_criteria,
     row_divergence,
 )
-from ivra.shapes import TokenMask, TokenScores
+from ivra.shapes import Outputs, TokenMask, TokenScores
 from ivra.training.config import TrainConfig
 from ivra.training.loop import (
     Hooks,
@@ -41,12 +40,26 @@ from ivra.training.task import Encoder
 
 @torch.no_grad()
 def accuracy(backbone: Backbone, encoder: Encoder, items: Sequence[Item]) -> float:
-    """Share of ``items`` whose gold label the backbone predicts, in ``[0, 1]``."""
-    right = sum(
-        int((backbone.encode(batch).predictions == batch.labels).sum())
-        for batch in encoder.batches(items)
+    """Share of rows that the backbone predicts right, in ``[0, 1]``: the gold label, or one of the
+    gold answers (SQuAD's exact match)."""
+    return _share_right(
+        backbone,
+        items,
+        ((batch, backbone.encode(batch).logits) for batch in encoder.batches(items)),
     )
-    return right / len(items)
+
+
+def _share_right(
+    backbone: Backbone, items: Sequence[Item], said: Iterable[tuple[Batch, Outputs]]
+) -> float:
+    """The same, of what is said of the batches of ``items``, in their order."""
+    task, parts, start = backbone.task, [], 0
+    for batch, outcome in said:
+        places = torch.arange(start, start + len(batch))
+        parts.append((places, task.unpadded(outcome, batch).float().cpu()))
+        start += len(batch)
+    right = task.right(items, task.filled(len(items), parts, backbone.sizes.classes))
+    return int(right.sum()) / len(right)
 
 
 def thinned(explainable: TokenMask, share: float) -> TokenScores:
@@ -69,7 +82,7 @@ def finetune(
     hooks: tuple[Hooks, ...],
 ) -> Outcome:
     """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept."""
-    backbone = encoder.backbone
+    backbone, task = encoder.backbone, encoder.backbone.task
     epochs = config.finetune_epochs or (24.0 if config.is_tiny else 3.0)
     steps = math.ceil(epochs * math.ceil(len(train) / config.batch_size))
     valid = valid[: config.validation_rows]
@@ -82,17 +95,17 @@ def finetune(
 
     def objective(batch: Batch) -> Objective:
         if share:
-            logits = backbone.rerun(batch, thinned(batch.explainable, share))
+            logits = backbone.rerun(batch, thinned(batch.explainable, share), task.removal)
         else:
             logits = backbone.encode(batch).logits
-        loss = functional.cross_entropy(logits, batch.labels)
+        loss = task.loss(logits, task.gold(batch))
         return Objective(loss, {"task": loss.item()})
 
     def validate() -> Validation:
         backbone.eval()
         share = accuracy(backbone, encoder, valid)
         backbone.train()
-        return Validation(share, {"accuracy": share})
+        return Validation(share, {task.measure: share})
 
     loop = Loop(
         stage="finetune",
@@ -131,6 +144,9 @@ class CriteriaStage:
 
     def __post_init__(self) -> None:
         self.backbone = self.encoder.backbone.eval()
+        self.task = self.backbone.task
+        removal = self.config.removal
+        self.removal = self.task.removal if removal == "auto" else removal
         self.trains_backbone = self.config.train != "module"
         self.weights = dict(parse_criteria(self.config.criteria))
         self.train = list(self.train)
@@ -180,10 +196,11 @@ class CriteriaStage:
         return View(
             batch=batch,
             logits=encoding.logits,
-            saliency=self.module(encoding.readings, batch.explainable, encoding.predictions),
+            saliency=self.module(encoding.readings, batch.explainable, encoding.classes),
             hidden=encoding.hidden,
-            rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.config.removal),
+            rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.removal),
             on=self.view,
+            task=self.task,
         )
 
     def _objective(self, batch: Batch) -> Objective:
@@ -191,7 +208,7 @@ class CriteriaStage:
         logged: dict[str, float] = {}
         losses = []
         if self.trains_backbone:
-            task = functional.cross_entropy(view.logits, batch.labels)
+            task = self.task.loss(view.logits, view.labels)
             losses.append(task)
             logged["task"] = task.item()
         for criterion in self.criteria:
@@ -208,14 +225,15 @@ class CriteriaStage:
         The weighted sum of those that may select, signed so that higher is better, is the score
         (plus accuracy where the backbone trains). Rows on which a metric is undefined (NaN) do
         not count; a metric defined on none is not reported and adds nothing to the score. Tokens
-        are removed as if they were deleted, whatever training does.
+        are removed as the task has it by default, which is how evaluation removes them, whatever
+        training does.
         """
         totals, defined = dict.fromkeys(self.weights, 0.0), dict.fromkeys(self.weights, 0)
-        right = 0
+        said = []
         items = self.valid[: self.config.validation_rows]
         for batch in self.encoder.batches(items):
-            view = self.view(batch, removal="attention")
-            right += int((view.predictions == batch.labels).sum())
+            view = self.view(batch, removal=self.task.removal)
+            said.append((batch, view.logits))
             for criterion in self.criteria:
                 values = criterion.metric(view)
                 totals[criterion.name] += values.nansum().item()
@@ -228,8 +246,9 @@ class CriteriaStage:
         ]
         score = sum(signed) if signed else None
         if self.trains_backbone:
-            means["accuracy"] = right / len(items)
-            score = None if score is None else score + means["accuracy"]
+            right = _share_right(self.backbone, items, said)
+            means[self.task.measure] = right
+            score = None if score is None else score + right
         return Validation(score, means)
 
     def _average(self) -> float:

@@ -17,9 +17,12 @@ def new_student(
     weights drawn from ``seed``.
     """
     source = config.student or config.model
-    backbone = load_backbone(source, teacher.labels, seed=seed)
+    tasks = (teacher.task,)
+    backbone = load_backbone(source, teacher.labels, tasks=tasks, seed=seed)
     if not backbone.head_is_new:
-        backbone = load_backbone(source, teacher.labels, seed=seed, random_weights=True)
+        backbone = load_backbone(
+            source, teacher.labels, tasks=tasks, seed=seed, random_weights=True
+        )
     backbone = backbone.to(teacher.device)
     module = InterpretableAttention(
         backbone.sizes, STUDENT_LEVELS, "gains", saliency_norm=config.saliency_norm

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ivra.backbones import Backbone
-from ivra.data import Batch, Item, Row, batches, encode_rows, label_names, read_rows
+from ivra.data import Batch, Item, Row, batches, label_names, read_rows
 from ivra.errors import IvraError
+from ivra.tasks import QuestionAnswering, Task
 from ivra.training.config import TrainConfig
 
 HELD_OUT = 0.1
@@ -75,12 +76,27 @@ def read_part(config: TrainConfig, source: str, split: str) -> list[Row]:
     )
 
 
-def labels_of(rows: Sequence[Row], source: str) -> list[str]:
-    """The class names of training rows.
+def task_of(rows: Sequence[Row], config: TrainConfig) -> Task:
+    """What training rows ask for: questions with answers, or else classes.
+
+    Raises:
+        IvraError: a question without an answer among questions with one.
+    """
+    asked = any(row.answers is not None for row in rows)
+    bare = next((row for row in rows if not row.answers), None)
+    if asked and bare is not None:
+        raise IvraError(f"{bare.where or bare.id}: no answer: every training question needs one")
+    return next(task for task in config.tasks if isinstance(task, QuestionAnswering) == asked)
+
+
+def labels_of(rows: Sequence[Row], source: str, task: Task) -> list[str]:
+    """The class names of training rows; none where ``task`` has no classes.
 
     Raises:
         IvraError: fewer than two classes, or a row without a label.
     """
+    if not task.has_classes:
+        return []
     bare = next((row for row in rows if row.label is None), None)
     if bare is not None:
         raise IvraError(f"{bare.where or bare.id}: no label: every training row needs one")
@@ -99,9 +115,24 @@ class Encoder:
     batch_size: int
 
     def items(self, rows: Sequence[Row], *, labelled: bool = True) -> list[Item]:
-        """Tokenised rows."""
-        labels = self.backbone.labels if labelled else None
-        return encode_rows(rows, self.backbone.tokenizer, labels, self.max_length)
+        """Tokenised rows; long contexts of questions in several windows."""
+        backbone = self.backbone
+        labels = backbone.labels if labelled else None
+        return backbone.task.encode(rows, backbone.tokenizer, labels, self.max_length)
+
+    def lessons(self, rows: Sequence[Row]) -> list[Item]:
+        """Tokenised rows that the task can be learnt from: windows that hold the answer.
+
+        Raises:
+            IvraError: none does.
+        """
+        found = self.backbone.task.lessons(self.items(rows))
+        if not found and rows:
+            raise IvraError(
+                f"{rows[0].where or rows[0].id}: no window of {self.max_length} tokens holds a "
+                "whole answer, here or in any other row: raise max_length or doc_stride"
+            )
+        return found
 
     def batches(self, items: Sequence[Item], shuffle_seed: int | None = None) -> Iterator[Batch]:
         """Padded batches on the backbone's device, shuffled if a seed is given."""

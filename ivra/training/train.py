@@ -15,6 +15,7 @@ from ivra.backbones import Backbone, load_backbone
 from ivra.data import Item, fingerprint
 from ivra.errors import IvraError
 from ivra.losses import known_criteria, parse_criteria
+from ivra.tasks import Task
 from ivra.training.config import TrainConfig
 from ivra.training.device import environment, usable_device
 from ivra.training.log import JsonlLog
@@ -32,7 +33,7 @@ from ivra.training.run import (
     save_weights,
 )
 from ivra.training.stages import CriteriaStage, accuracy, finetune
-from ivra.training.task import Encoder, Splits, labels_of, read_splits
+from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
 from ivra.training.versions import versions
 
 _T = TypeVar("_T")
@@ -103,10 +104,12 @@ def train(
     where = usable_device(device)
     seed_everything(config.seed)
     splits = read_splits(config)
-    labels = labels_of(splits.train, config.data)
-    backbone = load_backbone(config.model, labels, seed=config.seed).to(where)
+    task = task_of(splits.train, config)
+    labels = labels_of(splits.train, config.data, task)
+    _check_criteria(config, task)
+    backbone = load_backbone(config.model, labels, tasks=(task,), seed=config.seed).to(where)
     encoder = Encoder(backbone, config.max_length, config.batch_size)
-    train_items, valid_items = encoder.items(splits.train), encoder.items(splits.valid)
+    train_items, valid_items = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train_items)
     random.Random(config.seed).shuffle(train_items)
     path = new_folder(Path(output), default_name(config) if name is None else name)
@@ -181,7 +184,8 @@ class _Training:
                 environment=environment(self.backbone),
                 labels=list(self.backbone.labels),
                 **facts,
-                accuracy={"before": self.before, "after": self.after, "split": "valid"},
+                task=self.backbone.task.name,
+                **{self.backbone.task.measure: self._shares()},
                 finetune=_outcome_record(self.first),
                 criteria=_outcome_record(self.second),
                 interrupted=self.interrupted,
@@ -192,6 +196,9 @@ class _Training:
 
         self._written(write)
         return Run(self.path, self.config, self.backbone, self.module.eval(), record)
+
+    def _shares(self) -> dict[str, object]:
+        return {"before": self.before, "after": self.after, "split": "valid"}
 
     def _finetune(self) -> Outcome:
         hooks = (self.log, *self.hooks)
@@ -225,6 +232,20 @@ class _Training:
         except KeyboardInterrupt:
             self.interrupted = True
             write()
+
+
+def _check_criteria(config: TrainConfig, task: Task) -> None:
+    known = known_criteria()
+    for name, _ in parse_criteria(config.criteria):
+        criterion = known[name].criterion
+        chosen = {key: option.default for key, option in criterion.options().items()}
+        chosen |= config.options.get(name, {})
+        for option, value in criterion.needs_classes.items():
+            if not task.has_classes and chosen.get(option) == value:
+                raise IvraError(
+                    f"criterion '{name}' with {option}={value} needs classes, which {task.name} "
+                    f"does not have: choose another {option}, or other data"
+                )
 
 
 def _check_rationales(config: TrainConfig, items: list[Item]) -> None:

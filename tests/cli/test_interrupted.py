@@ -64,7 +64,7 @@ def test_a_training_that_is_stopped_twice(
     [
         ("eval", "ivra.cli.evaluate.load_run"),
         ("eval", "ivra.evaluation.evaluate.predict"),
-        ("explain", "ivra.api.predict"),
+        ("explain", "ivra.api.predicted"),
         ("explain", "ivra.cli.explain.write_json_atomic"),
     ],
 )

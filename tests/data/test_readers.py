@@ -101,10 +101,11 @@ BAD_LINES = {
     "{": "expected one JSON object a line, got bad JSON at column 2: "
     "Expecting property name enclosed in double quotes.",
     "[1]": "expected a JSON object {...}, got [1].",
-    '{"body": "a", "id": 1}': "expected a field 'text', or 'premise' and 'hypothesis'; the "
-    "fields are: body, id. Rename one, or name it with text_column and pair_column.",
-    "{}": "expected a field 'text', or 'premise' and 'hypothesis'; the fields are: none. "
-    "Rename one, or name it with text_column and pair_column.",
+    '{"body": "a", "id": 1}': "expected a field 'text', or 'premise' and 'hypothesis', or "
+    "'question' and 'context'; the fields are: body, id. Rename one, or name it with text_column "
+    "and pair_column.",
+    "{}": "expected a field 'text', or 'premise' and 'hypothesis', or 'question' and 'context'; "
+    "the fields are: none. Rename one, or name it with text_column and pair_column.",
     '{"text": 5}': "expected 'text' to be a string, got 5.",
     '{"text": ""}': "'text' is empty; fill it in or remove the row.",
     '{"text": " \\n"}': "'text' is empty; fill it in or remove the row.",
@@ -131,6 +132,21 @@ BAD_LINES = {
     "[start, end] pairs, got 'prose'; rename the column if it means something else.",
     '{"premise": "a", "hypothesis": "b", "rationale": []}': "expected 'rationale' to be an "
     "object with a list of spans for each of 'premise', 'hypothesis', got [].",
+    '{"question": " ", "context": "b"}': "'question' is empty; fill it in or remove the row.",
+    '{"question": "a", "context": "b", "answers": 3}': "expected 'answers' to be a list of "
+    'objects {"text", "start"}, got 3.',
+    '{"question": "a", "context": "b", "answers": [{"text": "b"}]}': "expected each answer to be "
+    "an object with a string 'text' and a whole number 'start', got {'text': 'b'}.",
+    '{"question": "a", "context": "b", "answers": [{"text": "b", "start": true}]}': "expected each "
+    "answer to be an object with a string 'text' and a whole number 'start', got {'text': 'b', "
+    "'start': True}.",
+    '{"question": "a", "context": "b", "answers": [{"text": " ", "start": 0}]}': "the text of an "
+    "answer is empty; remove the answer.",
+    '{"question": "a", "context": "b c", "answers": [{"text": "c", "start": 0}]}': "the answer 'c' "
+    "does not stand at its start 0 of 'context', where 'b' is; count Unicode code points from 0.",
+    '{"question": "a", "context": "b c", "answers": [{"text": "c", "start": -1}]}': "the answer "
+    "'c' does not stand at its start -1 of 'context', where '' is; count Unicode code points from "
+    "0.",
 }
 
 

@@ -154,7 +154,7 @@ def reduced_by_hand(
 ) -> Tensor:
     length = len(item.input_ids)
     ids, types = item.input_ids, item.token_type_ids
-    if s.removal == "deletion":
+    if s.removal in ("auto", "deletion"):
         kept = kept or {0}
         places = sorted(kept)
         return probabilities(
