@@ -112,16 +112,16 @@ def _changes(lists: dict[str, str | None], train: tuple[str, ...], judge: tuple[
 
 def _study(
     what: str | None, scale: str | None, changes: dict[str, Any], folder: str | None
-) -> tuple[Study, dict[str, str]]:
+) -> Study:
     if what in PRESETS:
         return preset_study(what, scale or "cpu", changes, folder)
     if scale is not None:
         raise IvraError(f"--scale is for presets: expected one of {', '.join(PRESETS)}")
     if what is None:
-        return make_study(changes, lambda keys: "command line"), {}
+        return make_study(changes, lambda keys: "command line")
     if Path(what).suffix not in (".yaml", ".yml") and not Path(what).exists():
         raise unknown_name("preset (or YAML file)", what, list(PRESETS))
-    return read_study(what, changes), {}
+    return read_study(what, changes)
 
 
 @click.command("study")
@@ -180,10 +180,8 @@ def study_command(
     if name is not None:
         changes["name"] = name
     folder = data_folder or os.environ.get("IVRA_DATA") or None
-    study, skipped = _study(what, scale, changes, folder)
+    study = _study(what, scale, changes, folder)
     target = Path(output or Path("studies") / study.name)
-    for left_out, reason in skipped.items():
-        messages.print(f"skipped: {left_out} ({reason})", highlight=False, soft_wrap=True)
     planned = plan(study, target, folder)
     if dry_run:
         _print_plan(planned)

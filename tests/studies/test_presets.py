@@ -15,12 +15,10 @@ MODEL = {"models": {"small": "tiny-electra"}}
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_cells_at_every_scale(name: str, scale: str, tmp_path: Path) -> None:
-    study, skipped = preset_study(name, scale, {**MODEL, "seeds": [5]}, tmp_path)
+    study = preset_study(name, scale, {**MODEL, "seeds": [5]}, tmp_path)
     found = matrix_of(study, tmp_path, tmp_path)
     assert found.cells
     assert {cell.cell.training.seed for cell in found.cells} == {5}
-    assert set(skipped) <= set(presets.UNREADABLE)
-    assert not set(skipped) & {cell.data for cell in found.cells}
     assert Counter(cell.cell.name for cell in found.cells).most_common(1)[0][1] == 1
     if scale == "tiny":
         assert {cell.base.data for cell in found.cells} == {"builtin"}
@@ -31,16 +29,14 @@ def test_every_preset_has_cells_at_every_scale(name: str, scale: str, tmp_path: 
     [("table1", "sim"), ("table2", "comp"), ("table3", "suff"), ("table4", "cons")],
 )
 def test_the_first_four_tables_are_a_criterion_each(name: str, criterion: str) -> None:
-    study, skipped = preset_study(name, "cpu", MODEL, "sets")
+    study = preset_study(name, "cpu", MODEL, "sets")
     assert study.criteria == (criterion,)
     assert len(study.explainers) + len(study.methods) == 8
-    assert [*study.data, *skipped] == ["imdb", "esnli", "squad"]
+    assert list(study.data) == ["imdb", "esnli", "squad"]
 
 
-def test_a_set_comes_back_when_its_line_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "UNREADABLE", {})
-    study, skipped = preset_study("table1", "paper", MODEL, "sets")
-    assert ("squad" in study.data, skipped) == (True, {})
+def test_a_set_has_its_own_lengths_at_the_scale_of_the_paper() -> None:
+    study = preset_study("table1", "paper", MODEL, "sets")
     assert study.data["squad"].training == {"max_length": 384, "student_rows": 2000}
 
 
@@ -56,6 +52,6 @@ def test_what_is_missing_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_options_win_over_the_preset() -> None:
     changes = {**MODEL, "data": ["builtin"], "training": {"lr": 0.5}, "seeds": [3]}
-    study, _ = preset_study("table3", "cpu", changes)
+    study = preset_study("table3", "cpu", changes)
     assert (list(study.data), study.seeds, study.training["lr"]) == (["builtin"], (3,), 0.5)
     assert study.training["finetune_epochs"] == 2
