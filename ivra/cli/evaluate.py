@@ -131,17 +131,21 @@ def eval_command(
             result["eraser"] = export_eraser(eraser_path, loaded, config)
     target = json_path or str(loaded.path / f"eval-{Path(data).stem if data else split}.json")
     write_json_atomic(target, result)
-    for table in results_tables(result):
-        console.print(table)
-        console.print()
-    for line in result_lines(result):
-        console.print(line, highlight=False)
+    _print(result)
     console.print(f"written to {target}", soft_wrap=True, highlight=False)
     if eraser_path is not None:
         console.print(f"ERASER: {Path(eraser_path).resolve()}", soft_wrap=True, highlight=False)
     if html_path is not None:
         _write_page(html_path, loaded, config, result)
         console.print(f"page: {Path(html_path).resolve()}", soft_wrap=True, highlight=False)
+
+
+def _print(result: dict[str, object]) -> None:
+    for table in results_tables(result):
+        console.print(table)
+        console.print()
+    for line in result_lines(result):
+        console.print(line, highlight=False)
 
 
 def _counts(text: str) -> tuple[int, ...]:

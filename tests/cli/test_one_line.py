@@ -50,7 +50,7 @@ def test_two_outputs_in_one_file(
 def test_memory_that_runs_out(
     call: Call, trained: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("ivra.cli.explain.explain", fail)
@@ -60,7 +60,7 @@ def test_memory_that_runs_out(
 def test_another_error_of_pytorchs_keeps_its_traceback(
     call: Call, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("ivra.cli.explain.explain", fail)
