@@ -113,6 +113,17 @@ class Backbone(nn.Module):
         return str(self.tokenizer.padding_side)
 
     @property
+    def most_tokens(self) -> int | None:
+        """The length of the longest row that the model has learned positions for.
+
+        ``None`` where it learns none (rotary ones).
+        """
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", ".wpe")):
+                return module.num_embeddings - self.family.position_start(self.model.config)
+        return None
+
+    @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         return self.model.device

@@ -115,10 +115,22 @@ class Encoder:
     batch_size: int
 
     def items(self, rows: Sequence[Row], *, labelled: bool = True) -> list[Item]:
-        """Tokenised rows; long contexts of questions in several windows."""
-        backbone = self.backbone
+        """Tokenised rows; long contexts of questions in several windows.
+
+        Raises:
+            IvraError: a row that cannot be read, or is longer than the model has positions for.
+        """
+        backbone, most = self.backbone, self.backbone.most_tokens
         labels = backbone.labels if labelled else None
-        return backbone.task.encode(rows, backbone.tokenizer, labels, self.max_length)
+        items = backbone.task.encode(rows, backbone.tokenizer, labels, self.max_length)
+        for item in items:
+            if most is not None and len(item.input_ids) > most:
+                raise IvraError(
+                    f"{item.row.where or item.row.id}: {len(item.input_ids)} tokens, but the model "
+                    f"has positions for {most}: expected max_length at most {most}, got "
+                    f"{self.max_length}"
+                )
+        return items
 
     def lessons(self, rows: Sequence[Row]) -> list[Item]:
         """Tokenised rows that the task can be learnt from: windows that hold the answer.

@@ -79,3 +79,20 @@ def test_a_model_without_a_list_of_layers(loud: Callable[[str], Backbone]) -> No
         "tiny-bert keeps its 3 layers in no list: expected a model whose layers can be told "
         "apart; choose an explainer without a layer of its own"
     )
+
+
+def test_the_longest_row_is_the_longest_that_the_model_itself_can_read(backbone: Backbone) -> None:
+    most, word = backbone.most_tokens, backbone.mask_id
+
+    def read(length: int) -> Tensor:
+        ids = torch.full((1, length), word + 1)
+        found: Tensor = backbone.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        return found
+
+    if backbone.model.config.model_type == "llama":  # rotary positions have no end
+        assert most is None
+        return
+    assert most is not None
+    assert read(most).isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        read(most + 1)

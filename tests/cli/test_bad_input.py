@@ -112,6 +112,16 @@ def test_a_text_of_special_tokens_alone(
     refused(call("eval", trained.path, "--data", path), f"{path}:3: no token is left to explain")
 
 
+def test_a_row_longer_than_the_model_has_positions_for(
+    call: Call, flags: list[str], write: Callable[[str], Path]
+) -> None:
+    path = write(GOOD + json.dumps({"text": "good " * 300, "label": "positive"}) + "\n")
+    given = [*flags, "--data", path, "--output", path.parent / "runs"]
+    told = (f"{path}:3: 300 tokens, but the model has positions for 256", "at most 256, got 300")
+    refused(call(*given, "--max-length", "300"), *told)
+    assert not (path.parent / "runs").exists()
+
+
 def test_an_unknown_criterion_lists_the_choices(call: Call, flags: list[str]) -> None:
     result = call(*flags, "--criteria", "suf,sim")
     refused(result, "'suf'", "Did you mean 'suff'?", ", ".join(sorted(known_criteria())))
