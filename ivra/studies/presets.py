@@ -196,9 +196,7 @@ SCALES: dict[str, Scale] = {
         {
             "finetune_epochs": 2,
             "lr": 0.05,
-            "removal": "embedding",
-            "topk_gradient": "sigmoid",
-            "max_steps": 150,
+            "max_steps": 60,
             "validations": 3,
             "validation_rows": 200,
             "max_length": 96,
