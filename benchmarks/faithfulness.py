@@ -91,9 +91,7 @@ def cells(name: str, model: str, data: str, arguments: argparse.Namespace) -> li
             training = TrainConfig(
                 criteria=CRITERIA[criteria],
                 seed=seed,
-                lr=arguments.lr,
-                removal=arguments.removal,
-                topk_gradient=arguments.gradient,
+                lr=0.05,
                 max_steps=arguments.steps,
                 epochs=1000.0,
                 **common,
@@ -102,7 +100,7 @@ def cells(name: str, model: str, data: str, arguments: argparse.Namespace) -> li
             found.append(Cell(criteria, training, judged))
             judged = EvalConfig(metrics=("accuracy", "aopc"), explainers=CHEAP)
             found.append(Cell(f"{criteria}-all", training, judged, run=found[-1].name))
-    return found if arguments.static else found[1:]
+    return found
 
 
 def main() -> None:
@@ -113,12 +111,8 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--criteria", default="comp,suff")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--removal", default="attention")
-    parser.add_argument("--gradient", default="sampled")
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rows", type=int, help="of the test part (default: by set)")
-    parser.add_argument("--no-static", dest="static", action="store_false")
     arguments = parser.parse_args()
     for name in arguments.sets.split(","):
         output, runs = arguments.output / name, arguments.runs / name

@@ -80,8 +80,8 @@ def faithfulness() -> str:
         f"MiniLM (6 layers) fine-tuned on SST-2 and frozen; the module is trained for "
         f"{used['max_steps']} steps, seeds {', '.join(map(str, seeds))}: mean (least to largest). "
         f"AOPC by deletion on the first {static['data']['rows']} test rows; *passes* are forward "
-        "passes a row. `python benchmarks/faithfulness.py`, `benchmarks/results/faithfulness/`."
-        "\n\n"
+        f"passes a row. `python benchmarks/faithfulness.py --sets sst2 --seeds "
+        f"{','.join(map(str, seeds))}`, `benchmarks/results/faithfulness/`.\n\n"
         + markdown(["explanation", "passes", "COMP (higher is better)", "SUFF (lower)"], rows)
     )
     return text + _whole_test({name: groups.get(f"{name}-all", []) for name in trained})
@@ -137,7 +137,8 @@ def builtin() -> str:
         f"Built-in data, tiny ELECTRA, seeds {', '.join(map(str, seeds))}: mean (least to "
         f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}; "
         f"`topk_gradient` {', '.join(sorted(cuts))}{forms}. "
-        "`python benchmarks/builtin.py`, `benchmarks/results/builtin/`.\n\n"
+        "`python benchmarks/builtin.py --criteria comp,suff,cons`, "
+        "`benchmarks/results/builtin/`.\n\n"
         + markdown(header, rows)
     )
 
@@ -254,8 +255,9 @@ def simulatability() -> str:
         f"Simulation accuracy on the built-in data, tiny ELECTRA: median of {settings['students']} "
         f"students from scratch that learn {settings['rows']} rows for {settings['epochs']:g} "
         f"epochs. The module was trained for `sim` alone, {used['epochs']:g} epochs with "
-        f"{used['student_rows']} study rows. `python benchmarks/builtin.py --criteria sim`, "
-        "`benchmarks/results/simulatability/`.\n\n" + markdown(["seed", *names.values()], rows)
+        f"{used['student_rows']} study rows. `python benchmarks/builtin.py --criteria sim --seeds "
+        f"{','.join(row[0] for row in rows)} --output benchmarks/results/simulatability`.\n\n"
+        + markdown(["seed", *names.values()], rows)
     )
 
 

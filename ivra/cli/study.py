@@ -8,18 +8,11 @@ from typing import Any
 import click
 import yaml
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 from rich.table import Table as RichTable
 
 from ivra.api import write_study_examples
-from ivra.cli.console import comma_separated, console, messages, quiet
+from ivra.cli.console import bars, comma_separated, console, messages, quiet
 from ivra.errors import IvraError, unknown_name
 from ivra.studies import (
     PRESETS,
@@ -42,16 +35,8 @@ class StudyBar(Watch):
     """A bar over the cells that are left, and a line for each that is done."""
 
     def __init__(self, left: int) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[part]}"),
-            console=messages,
-            disable=not messages.is_terminal,
-        )
-        self._task: TaskID = self._bar.add_task("cells", total=left, part="")
+        self._bar = bars()
+        self._task: TaskID = self._bar.add_task("cells", total=left, terms="")
         self._name = ""
         self._since = time.monotonic()
 
@@ -69,7 +54,7 @@ class StudyBar(Watch):
 
     def on_part(self, what: str) -> None:
         """What is being done for it."""
-        self._bar.update(self._task, part=escape(f"{self._name}: {what}" if what else self._name))
+        self._bar.update(self._task, terms=escape(f"{self._name}: {what}" if what else self._name))
 
     def on_done(self, name: str, failed: str | None) -> None:
         """It is finished, or failed."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ivra.data import Item
 from ivra.evaluation.bootstrap import Bootstrap, Floats
-from ivra.evaluation.significance import paired_test
+from ivra.evaluation.downstream import share_difference
 from ivra.shapes import Outputs
 from ivra.tasks import Task, answer_f1, exact_match
 
@@ -40,11 +40,4 @@ def answers_against_plain(
     """The plain model's figures, and the ``difference`` in exact match (trained - plain) with its
     95 % interval over rows and the p-value of McNemar's exact test."""
     right, before = columns["exact_match"] == 1, plain["exact_match"] == 1
-    test = paired_test(right[None], before[None])
-    gap = {"difference": right.astype(float) - before}
-    return {
-        **answer_figures(plain, bootstrap),
-        "difference": test.difference,
-        "difference_interval": bootstrap.of_means(gap).get("difference"),
-        "p_value": test.p_value,
-    }
+    return {**answer_figures(plain, bootstrap), **share_difference(right, before, bootstrap)}

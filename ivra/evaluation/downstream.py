@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score
 
 from ivra.evaluation.bootstrap import Bootstrap, Floats
@@ -57,11 +58,20 @@ def against_plain(
 ) -> dict[str, object]:
     """The plain model's figures, and the ``difference`` in accuracy (trained - plain) with its
     95 % interval over rows and the p-value of McNemar's exact test."""
-    right, before = np.equal(gold, predicted), np.equal(gold, plain)
+    return {
+        **accuracy_figures(gold, plain, classes, bootstrap),
+        **share_difference(np.equal(gold, predicted), np.equal(gold, plain), bootstrap),
+    }
+
+
+def share_difference(
+    right: NDArray[np.bool_], before: NDArray[np.bool_], bootstrap: Bootstrap
+) -> dict[str, object]:
+    """The ``difference`` in the share of right rows, ``(N,)`` each, its 95 % interval over rows
+    and the p-value of McNemar's exact test."""
     test = paired_test(right[None], before[None])
     gap = {"difference": right.astype(float) - before}
     return {
-        **accuracy_figures(gold, plain, classes, bootstrap),
         "difference": test.difference,
         "difference_interval": bootstrap.of_means(gap).get("difference"),
         "p_value": test.p_value,
