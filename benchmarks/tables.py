@@ -138,8 +138,7 @@ def builtin() -> str:
         f"largest); `suff` lower is better, the others higher; test accuracy {accuracy}; "
         f"`topk_gradient` {', '.join(sorted(cuts))}{forms}. "
         "`python benchmarks/builtin.py --criteria comp,suff,cons`, "
-        "`benchmarks/results/builtin/`.\n\n"
-        + markdown(header, rows)
+        "`benchmarks/results/builtin/`.\n\n" + markdown(header, rows)
     )
 
 
