@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ivra.data import Batch
 from ivra.errors import IvraError
+from ivra.training.conflicts import Gradients
 
 
 class Objective(NamedTuple):
@@ -35,6 +36,9 @@ class Hooks:
 
     def on_begin(self, stage: str, steps: int) -> None:
         """Before the first step of a stage."""
+
+    def on_gradients(self, stage: str, gradients: Gradients) -> None:
+        """After each batch of a step with several criteria, before that step's ``on_step``."""
 
     def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
         """After a step (counted from 1)."""

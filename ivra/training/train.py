@@ -18,7 +18,7 @@ from ivra.losses import known_criteria, parse_criteria
 from ivra.tasks import Task
 from ivra.training.config import TrainConfig
 from ivra.training.device import environment, usable_device
-from ivra.training.log import JsonlLog
+from ivra.training.log import JsonlLog, logged_conflicts
 from ivra.training.loop import Hooks, Outcome, Validation
 from ivra.training.run import (
     LOG,
@@ -188,6 +188,7 @@ class _Training:
                 **{self.backbone.task.measure: self._shares()},
                 finetune=_outcome_record(self.first),
                 criteria=_outcome_record(self.second),
+                conflicts=[found._asdict() for found in logged_conflicts(self.path / LOG)],
                 interrupted=self.interrupted,
                 seconds=round(time.time() - started, 1),
             )
