@@ -25,6 +25,7 @@ from ivra.studies.spec import (
     training_config,
 )
 from ivra.training import TrainConfig
+from ivra.training.config import numbers_of
 
 DATA_VARIABLE = "IVRA_DATA"
 CELLS, RUNS = "cells", "runs"
@@ -143,7 +144,7 @@ class _Builder:
                 cell = Cell(group, base, static, base_run, clock_rows=clock)
                 yield StudyCell(cell, model_name, shown, None, None, base, base_run)
             for method in study.methods:
-                for criterion in study.criteria:
+                for criterion in study.criteria_of(method):
                     training = self._trained(shared, method, criterion, tuned, base)
                     group = f"{prefix}_{slug(method)}_{slug(criterion)}"
                     run = f"{group}-seed{seed}"
@@ -160,14 +161,17 @@ class _Builder:
     ) -> TrainConfig:
         values = {**shared, "criteria": criterion, **method_changes(self.study, method)}
         named = [known.name for known in parse_criteria(str(values["criteria"]))]
-        options = {
-            key: value for key, value in dict(values.get("options", {})).items() if key in named
-        }
+        own: Values = {}
+        for key in ("options", "bound", "final_weights"):
+            given = numbers_of(values.get(key, {}))
+            own[key] = {k: v for k, v in dict(given).items() if k in named}  # type: ignore[call-overload]
+        if values.get("combine") == "constrained" and not own["bound"]:
+            own["combine"] = "sum"
         for key in ("finetune_epochs", "finetune_lr", "finetune_weight_decay", "finetune_removal"):
             values.pop(key, None)
         fixed = {"model": tuned, "data": base.data, "seed": base.seed, "finetune": "never"}
         student = {"student": values.get("student") or base.model}
-        return training_config(self.study, {**values, **fixed, **student, "options": options})
+        return training_config(self.study, {**values, **fixed, **student, **own})
 
     def _judged(
         self, data_name: str, data: DataSet, seed: int
@@ -208,7 +212,10 @@ class _Builder:
 
 
 def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, Any]) -> str | None:
-    """The first key in which a cell's file differs from what is asked now, with both values."""
+    """The first key in which a cell's file differs from what is asked now, with both values.
+
+    An option of training that the file does not know, since it is newer, had its default.
+    """
     cell, told = found.cell, made.get("cell", {})
     asked = {
         "training": cell.training.model_dump(mode="json"),
@@ -217,7 +224,7 @@ def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, A
         "clock_rows": cell.clock_rows,
     }
     before = {
-        "training": made.get("config"),
+        "training": {**TrainConfig().model_dump(mode="json"), **(made.get("config") or {})},
         "evaluation": told.get("evaluation"),
         "base": told.get("base"),
         "clock_rows": told.get("clock_rows", 0),

@@ -201,11 +201,12 @@ class Mixer(nn.Module):
         measured: names of the losses whose gradients are compared, and aggregated.
         parameters: in which they are.
         rest: all other parameters that train.
-        steps: calls until the final weights are reached.
+        steps: of the stage, until the final weights are reached; :meth:`advance` counts them.
     """
 
     scales: Tensor
     seen: Tensor
+    step: Tensor
 
     def __init__(
         self,
@@ -225,6 +226,7 @@ class Mixer(nn.Module):
         self.combiner = _combiner(mixing, self.weights, self.measured)
         self.register_buffer("scales", torch.zeros(len(self.weights)))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Combined:
         """Combine the mean losses of a batch, called as the weights are."""
@@ -240,9 +242,13 @@ class Mixer(nn.Module):
         step = Step(losses, factors, self.measured, rows, parameters, rest)
         return Combined(self.combiner(step), found)
 
+    def advance(self) -> None:
+        """A step is over, of one batch or of several parts."""
+        self.step += 1
+
     def weights_now(self) -> dict[str, float]:
-        """``w + (w_final - w) t / (steps - 1)`` at call ``t = 0, 1, ...``, ``w`` without an end."""
-        share = min(1.0, int(self.seen) / max(1, self.steps - 1))
+        """``w + (w_final - w) t / (steps - 1)`` at step ``t = 0, 1, ...``, ``w`` without an end."""
+        share = min(1.0, int(self.step) / max(1, self.steps - 1))
         final = self.mixing.final_weights
         return {n: w + (final[n] - w) * share if n in final else w for n, w in self.weights.items()}
 

@@ -157,7 +157,7 @@ class TrainConfig(BaseModel):
     @field_validator("final_weights", "bound", mode="before")
     @classmethod
     def _from_pairs(cls, value: object) -> object:
-        return _pairs(value) if isinstance(value, str) else value
+        return numbers_of(value)
 
     @field_validator("levels", "bins", mode="before")
     @classmethod
@@ -233,8 +233,14 @@ class TrainConfig(BaseModel):
         return (self.student or self.model).startswith("tiny-")
 
 
-def _pairs(text: str) -> dict[str, str]:
-    """``"suff=0.05,comp=1"`` as a mapping."""
+def numbers_of(text: object) -> object:
+    """``"suff=0.05,comp=1"`` as a mapping, its values still text; what is no text as it is.
+
+    Raises:
+        IvraError: a part without a name or value, or a name twice.
+    """
+    if not isinstance(text, str):
+        return text
     found: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))

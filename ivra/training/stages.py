@@ -130,6 +130,16 @@ def finetune(
     return outcome
 
 
+class _Advance(Hooks):
+    """Tells the mixer of each step."""
+
+    def __init__(self, mixer: Mixer) -> None:
+        self._mixer = mixer
+
+    def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        self._mixer.advance()
+
+
 @dataclass
 class CriteriaStage:
     """Stage 2: weighted criteria, plus the task's cross-entropy where the backbone trains.
@@ -190,7 +200,7 @@ class CriteriaStage:
             average=self._average(),
             validate=self.validate,
             validations=config.validations,
-            hooks=self.hooks,
+            hooks=(_Advance(self.mixer), *self.hooks),
         )
         stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
         return loop.run(stream)

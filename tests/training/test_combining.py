@@ -231,7 +231,9 @@ def test_weights_go_to_their_end_in_a_straight_line() -> None:
     seen = []
     for _ in range(7):
         seen.append(mixer.weights_now())
+        mixer({"a": torch.tensor(1.0), "b": torch.tensor(1.0)})  # a step of two parts
         mixer({"a": torch.tensor(1.0), "b": torch.tensor(1.0)})
+        mixer.advance()
     assert [weights["b"] for weights in seen] == pytest.approx([2, 1.5, 1, 0.5, 0, 0, 0])
     assert {weights["a"] for weights in seen} == {1.0}
 
@@ -307,6 +309,7 @@ def test_a_mixer_that_is_read_back_goes_on_as_if_nothing_had_been(combine: str) 
             loss = mixer(plane.losses()).loss
             loss.backward()
             optimizer.step()
+            mixer.advance()
             found.append(loss.item())
         return found
 
