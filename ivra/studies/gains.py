@@ -97,7 +97,7 @@ def _of_model(found: StudyResult, model: str, criteria: tuple[str, ...]) -> Swee
         for method in study.methods
         for text in study.criteria_of(method)
     }
-    first = next(iter(study.methods))
+    first = study.first
     gains = [
         _gain(method, subset, criterion, results, cells[first, (criterion,)])
         for (method, subset), results in cells.items()
@@ -180,7 +180,8 @@ def _accuracy(
     several = len(found.study.methods) > 1
     for (method, subset), results in cells.items():
         label = " + ".join(subset)
-        label = f"{label} ({method})" if several and len(subset) > 1 else label
+        alone = len(subset) == 1 and method == found.study.first
+        label = f"{label} ({method})" if several and not alone else label
         rows.append(Row(label, True, summaries(results, plain=False)))
     columns = tuple(Column(name, COLUMNS["accuracy"]) for name in data)
     title = "Accuracy on the task"

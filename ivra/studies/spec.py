@@ -122,6 +122,11 @@ class Study(BaseModel):
     def _lists(cls, value: object) -> object:
         return {k: _listed(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
+    @property
+    def first(self) -> str:
+        """The first method."""
+        return next(iter(self.methods), "")
+
     def criteria_of(self, method: str) -> tuple[str, ...]:
         """What ``method`` is trained for."""
         return self.only.get(method, self.criteria)

@@ -9,19 +9,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ivra.errors import IvraError
+from ivra.errors import IvraError, unknown_name
 from ivra.losses import parse_criteria
 from ivra.studies.columns import OF_CRITERION
+from ivra.studies.matrix import ALONE
 from ivra.studies.presets import Preset, study_at
 from ivra.studies.spec import Study, Values, merged
+from ivra.training.combining import COMBINERS, PREFERENCE
 
 CRITERIA = "sim,comp,suff,cons"
 COMBINE = ("sum", "upgrad")
 METHOD = "ivra-value"
+WARM = "warm"
 _SETS: dict[str, tuple[str, ...]] = {"cpu": ("sst2", "esnli"), "paper": ("imdb", "esnli", "squad")}
 _SIZES: dict[str, dict[str, Values]] = {
     "tiny": {
-        "training": {"finetune_epochs": 3, "max_steps": 2, "validation_rows": 16},
+        "training": {"finetune_epochs": 1, "max_steps": 2, "validation_rows": 16},
         "evaluation": {"student_rows": 16, "student_epochs": 1},
     },
 }
@@ -53,6 +56,16 @@ def _known(criteria: str) -> Sequence[tuple[str, float]]:
     return found
 
 
+def _way(text: str) -> Values:
+    """``upgrad``, or ``upgrad:warm`` from the runs of its criteria alone."""
+    combine, colon, start = text.partition(":")
+    if colon and start != WARM:
+        raise unknown_name("start of a combiner", start, [WARM])
+    if combine not in COMBINERS:
+        raise unknown_name("combiner", combine, list(COMBINERS))
+    return {"combine": combine, **({"init_module": [ALONE]} if colon else {})}
+
+
 def sweep_study(
     criteria: str = CRITERIA,
     methods: Mapping[str, Values] | Sequence[str] = COMBINE,
@@ -65,7 +78,9 @@ def sweep_study(
 
     Args:
         criteria: whose subsets are trained, with weights where one has them.
-        methods: combiners, or ways of mixing by name: ``{"warm": {"combine": "upgrad"}}``.
+        methods: combiners (``upgrad:warm`` starts from the runs of its criteria alone), or ways
+            of mixing by name: ``{"long": {"combine": "upgrad", "max_steps": 200}}``. One run of
+            ``preference`` serves all subsets.
         scale: of :data:`~ivra.studies.presets.SCALES`.
         changes: keys of the study, which win.
         data_folder: where its data sets stand; needed unless the scale is tiny.
@@ -75,17 +90,25 @@ def sweep_study(
         IvraError: an unknown criterion or combiner, no folder of data, or no model to take.
     """
     if not isinstance(methods, Mapping):
-        methods = {name: {"combine": name} for name in methods}
+        methods = {name: _way(name) for name in methods}
     if not methods:
         raise IvraError("a sweep without a way of mixing: expected combiners, as in sum,upgrad")
+    first = next(iter(methods))
+    if methods[first].get("combine") == PREFERENCE or "init_module" in methods[first]:
+        raise IvraError(
+            f"the first way of mixing also trains for each criterion alone, which {first} cannot: "
+            f"expected another before it, as in sum,{first}"
+        )
     every = subsets(criteria)
+    slides = {n: own for n, own in methods.items() if own.get("combine") == PREFERENCE}
+    methods = {**methods, **{n: {"criteria": criteria, **own} for n, own in slides.items()}}
     mixed = tuple(text for text in every if "," in text)
     columns = [OF_CRITERION[name] for name, _ in _known(criteria)]
     values: Values = {
         "title": "Mixed criteria",
         "criteria": every,
         "methods": {name: {"base": base, **own} for name, own in methods.items()},
-        "only": dict.fromkeys(list(methods)[1:], mixed),
+        "only": {name: mixed for name in list(methods)[1:] if name not in slides},
         "columns": (*columns, "accuracy"),
         "explainers": (),
     }

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ivra.studies.gains import Gain, Point, Sweep, metric_of
 from ivra.studies.pareto import pareto_front
@@ -146,11 +147,8 @@ def _front(ax: Axes, sweep: Sweep, points: Sequence[Point], pair: tuple[str, str
                 label="one criterion" if alone else f"mixed by {method}",
                 zorder=3,
             )
-            for x, y, point in known:
-                if alone:
-                    ax.annotate(
-                        point.criteria[0], (x, y), (4, 4), textcoords="offset points", fontsize=7.5
-                    )
+            if alone:
+                _name(ax, [((x, y), point.criteria[0]) for x, y, point in known])
     line = front_of_two(points, pair)
     ax.plot(*zip(*line, strict=True), color="#8A857C", linewidth=1.2, zorder=1) if line else None
     for axis, set_label, criterion in (
@@ -160,9 +158,26 @@ def _front(ax: Axes, sweep: Sweep, points: Sequence[Point], pair: tuple[str, str
         metric = metric_of(criterion)
         set_label(f"{metric.title} {ARROWS[metric.better]}")
         axis.set_inverted(metric.better == "lower")
+        axis.set_major_locator(MaxNLocator(4))
     ax.grid(color=RULE, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.margins(0.12)
+    ax.margins(0.14)
+
+
+def _name(ax: Axes, points: Sequence[tuple[tuple[float, float], str]]) -> None:
+    """Names beside points; those that stand together share one."""
+    places = np.array([place for place, _ in points]).reshape(-1, 2)
+    spans = np.ptp(places, axis=0) if len(points) else places
+    together: list[tuple[tuple[float, float], list[str]]] = []
+    for place, name in points:
+        for other, names in together:
+            if bool((np.abs(np.subtract(other, place)) <= 0.08 * spans).all()):
+                names.append(name)
+                break
+        else:
+            together.append((place, [name]))
+    for place, names in together:
+        ax.annotate(", ".join(names), place, (5, 4), textcoords="offset points", fontsize=7.5)
 
 
 def front_of_two(points: Sequence[Point], pair: tuple[str, str]) -> list[tuple[float, float]]:

@@ -18,7 +18,8 @@ from ivra.training.aggregation import AGGREGATORS, aggregated
 from ivra.training.conflicts import Gradients, described, gradient_rows
 
 Normalise = Literal["auto", "none", "loss", "gradient"]
-COMBINERS = ("sum", "uncertainty", "constrained", *AGGREGATORS)
+PREFERENCE = "preference"
+COMBINERS = ("sum", "uncertainty", "constrained", PREFERENCE, *AGGREGATORS)
 NORMALISATIONS: tuple[str, ...] = get_args(Normalise)
 MEMORY = 0.9
 """How much of a running scale stays from step to step."""
@@ -36,7 +37,7 @@ class Mixing:
         combine: of :data:`COMBINERS`.
         normalise: what the loss of a criterion is divided by: ``"none"``; the running mean of its
             size (``"loss"``) or of its gradient's norm (``"gradient"``); ``"auto"`` is
-            ``"gradient"`` for the aggregators of gradients, else ``"none"``.
+            ``"gradient"`` for ``preference`` and the aggregators of gradients, else ``"none"``.
         final_weights: of some criteria, reached at the last step in a straight line.
         bound: of some criteria, in the units of their loss (``constrained``).
         bound_lr: of the multipliers' step.
@@ -53,7 +54,7 @@ class Mixing:
         """``normalise`` with ``"auto"`` settled."""
         if self.normalise != "auto":
             return self.normalise
-        return "gradient" if self.combine in AGGREGATORS else "none"
+        return "gradient" if self.combine in (PREFERENCE, *AGGREGATORS) else "none"
 
 
 class Combined(NamedTuple):
@@ -161,6 +162,32 @@ class Constrained(Combiner):
         self.multipliers.clamp_(min=0)
 
 
+class Preferred(Combiner):
+    """``n sum_c p_c f_c L_c`` over ``n`` criteria, ``p`` drawn for every batch by
+    :meth:`Mixer.preference`; the task's own loss, which nobody prefers, keeps its factor."""
+
+    shares: Tensor
+
+    def __init__(self, criteria: Sequence[str]) -> None:
+        super().__init__()
+        self._criteria = tuple(criteria)
+        count = len(self._criteria)
+        self.register_buffer("shares", torch.full((count,), 1 / count))
+
+    def draw(self) -> dict[str, float]:
+        """A preference, uniform over the simplex: Dirichlet(1, ..., 1)."""
+        ones = torch.ones(len(self._criteria))
+        self.shares.copy_(torch.distributions.Dirichlet(ones).sample())
+        return dict(zip(self._criteria, self.shares.tolist(), strict=True))
+
+    def forward(self, step: Step) -> Tensor:
+        """The sum under the preference that was drawn last."""
+        count = len(self._criteria)
+        shares = dict(zip(self._criteria, self.shares.tolist(), strict=True))
+        factors = {n: f * count * shares.get(n, 1 / count) for n, f in step.factors.items()}
+        return step._replace(factors=factors).total()
+
+
 class Aggregated(Combiner):
     """Follows ``A(f_1 g_1, f_2 g_2, ...)``, ``A`` an aggregator of gradients from torchjd.
 
@@ -242,6 +269,10 @@ class Mixer(nn.Module):
         step = Step(losses, factors, self.measured, rows, parameters, rest)
         return Combined(self.combiner(step), found)
 
+    def preference(self) -> dict[str, float] | None:
+        """What the next batch shall be explained and judged by; ``None`` but for ``preference``."""
+        return self.combiner.draw() if isinstance(self.combiner, Preferred) else None
+
     def advance(self) -> None:
         """A step is over, of one batch or of several parts."""
         self.step += 1
@@ -277,6 +308,9 @@ def _combiner(mixing: Mixing, weights: Mapping[str, float], measured: Sequence[s
         return Uncertainty(list(weights))
     if mixing.combine == "constrained" and len(weights) > 1:
         return Constrained(mixing.bound, mixing.bound_lr)
+    criteria = [name for name in weights if name != TASK]
+    if mixing.combine == PREFERENCE and len(criteria) > 1:
+        return Preferred(criteria)
     if mixing.combine in AGGREGATORS and len(measured) > 1:
         return Aggregated(mixing.combine)
     return WeightedSum()

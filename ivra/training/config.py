@@ -20,6 +20,7 @@ from ivra.tasks import CLASSIFICATION, DOC_STRIDE, MAX_ANSWER_LENGTH, QuestionAn
 from ivra.training.combining import (
     COMBINERS,
     NORMALISATIONS,
+    PREFERENCE,
     Mixing,
     Normalise,
     check_mixing,
@@ -74,6 +75,9 @@ class TrainConfig(BaseModel):
 
     train: Literal["module", "backbone", "both"] = Field(
         "module", description="what the criteria train"
+    )
+    init_module: tuple[str, ...] | None = Field(
+        None, description="runs whose modules training starts from, averaged: runs/a,runs/b"
     )
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
@@ -159,7 +163,7 @@ class TrainConfig(BaseModel):
     def _from_pairs(cls, value: object) -> object:
         return numbers_of(value)
 
-    @field_validator("levels", "bins", mode="before")
+    @field_validator("levels", "bins", "init_module", mode="before")
     @classmethod
     def _from_commas(cls, value: object) -> object:
         return (
@@ -200,6 +204,15 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _module_is_trained_to_prefer(self) -> "TrainConfig":
+        if self.preferences and self.train == "backbone":
+            raise IvraError(
+                "combine is preference, which trains the attention module: expected train to be "
+                "module or both, got backbone"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _module_can_be_built(self) -> "TrainConfig":
         if not self.levels and self.train != "backbone":
             raise IvraError("levels is empty: a module that is trained needs one at least")
@@ -209,6 +222,12 @@ class TrainConfig(BaseModel):
                 "'coefficients', got 'literal'; choose another reading or drop the level"
             )
         return self
+
+    @property
+    def preferences(self) -> tuple[str, ...]:
+        """The criteria among which the module shall know every trade-off."""
+        names = tuple(weighted.name for weighted in parse_criteria(self.criteria))
+        return names if self.combine == PREFERENCE and len(names) > 1 else ()
 
     @property
     def mixing(self) -> Mixing:

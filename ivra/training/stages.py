@@ -219,6 +219,9 @@ class CriteriaStage:
         )
 
     def _objective(self, batch: Batch) -> Objective:
+        preference = self.mixer.preference()
+        if preference is not None:
+            self.module.prefer(preference)
         view = self.view(batch)
         logged: dict[str, float] = {}
         losses: dict[str, Tensor] = {}
@@ -258,8 +261,10 @@ class CriteriaStage:
         (plus accuracy where the backbone trains). Rows on which a metric is undefined (NaN) do
         not count; a metric defined on none is not reported and adds nothing to the score. Tokens
         are removed as the task has it by default, which is how evaluation removes them, whatever
-        training does.
+        training does. A module that knows preferences is judged by the uniform one.
         """
+        if self.module.preferences:
+            self.module.prefer()
         totals, defined = dict.fromkeys(self.weights, 0.0), dict.fromkeys(self.weights, 0)
         said = []
         items = self.valid[: self.config.validation_rows]

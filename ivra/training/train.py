@@ -32,6 +32,7 @@ from ivra.training.run import (
     save_record,
     save_weights,
 )
+from ivra.training.soup import start_from
 from ivra.training.stages import CriteriaStage, accuracy, finetune
 from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
 from ivra.training.versions import versions
@@ -111,11 +112,12 @@ def train(
     encoder = Encoder(backbone, config.max_length, config.batch_size)
     train_items, valid_items = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train_items)
+    module = _new_module(config, backbone)
     random.Random(config.seed).shuffle(train_items)
     path = new_folder(Path(output), default_name(config) if name is None else name)
     try:
         save_config(path, config)
-        training = _Training(config, path, encoder, train_items, valid_items, hooks)
+        training = _Training(config, path, encoder, train_items, valid_items, hooks, module)
         training.learn()
         return training.finish({"data": _data_record(splits)}, started)
     except BaseException as error:
@@ -139,6 +141,7 @@ class _Training:
         train: list[Item],
         valid: list[Item],
         hooks: tuple[Hooks, ...],
+        module: InterpretableAttention,
     ) -> None:
         self.config = config
         self.path = path
@@ -148,7 +151,7 @@ class _Training:
         self.valid = valid
         self.log = JsonlLog(path / LOG)
         self.hooks = hooks
-        self.module = _new_module(config, self.backbone)
+        self.module = module
         self.first: Outcome | None = None
         self.second: Outcome | None = None
         self.before: float | None = None
@@ -266,7 +269,10 @@ def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttenti
         config.reading,
         config.coefficients_norm,
         config.saliency_norm,
+        config.preferences,
     )
+    if config.init_module:
+        start_from(module, config.init_module)
     return module.to(backbone.device)
 
 
