@@ -28,12 +28,12 @@ from ivra.training.loop import (
     Objective,
     Outcome,
     Validation,
-    endless,
     linear_schedule,
     step_schedule,
     trainable,
 )
 from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
+from ivra.training.stream import endless
 from ivra.training.student import new_student
 from ivra.training.task import Encoder
 

@@ -7,9 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import torch
-
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
 from ivra.data import Item, fingerprint
@@ -20,6 +17,7 @@ from ivra.training.config import TrainConfig
 from ivra.training.device import environment, usable_device
 from ivra.training.log import JsonlLog
 from ivra.training.loop import Hooks, Outcome, Validation
+from ivra.training.randomness import seed_everything
 from ivra.training.run import (
     LOG,
     MODEL,
@@ -37,13 +35,6 @@ from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
 from ivra.training.versions import versions
 
 _T = TypeVar("_T")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def default_name(config: TrainConfig) -> str:
