@@ -11,6 +11,7 @@ from ivra.training.loop import (
     linear_schedule,
 )
 from ivra.training.randomness import seed_everything
+from ivra.training.resume import resume
 from ivra.training.run import Run, load_plain, load_run
 from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
 from ivra.training.stages import CriteriaStage, accuracy, finetune
@@ -43,6 +44,7 @@ __all__ = [
     "make_config",
     "read_config",
     "read_splits",
+    "resume",
     "seed_everything",
     "train",
     "versions",

@@ -2,15 +2,21 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from ivra.errors import IvraError
 from ivra.training.loop import Hooks, Validation
 
+LOG = "log.jsonl"
+
 
 class LogEntry(TypedDict):
-    """One line of the log; ``score`` and ``best`` stand on validations only."""
+    """One line of the log.
+
+    ``score`` and ``best`` stand on validations only, ``skipped`` (why) on steps that were left out.
+    """
 
     stage: str
     step: int
@@ -18,6 +24,7 @@ class LogEntry(TypedDict):
     terms: dict[str, float]
     score: NotRequired[float | None]
     best: NotRequired[bool]
+    skipped: NotRequired[str]
 
 
 class JsonlLog(Hooks):
@@ -28,6 +35,10 @@ class JsonlLog(Hooks):
 
     def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
         self._append({"stage": stage, "step": step, "split": "train", "terms": terms})
+
+    def on_skip(self, stage: str, step: int, reason: str) -> None:
+        entry: LogEntry = {"stage": stage, "step": step, "split": "train", "terms": {}}
+        self._append(entry | {"skipped": reason})
 
     def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
         self._append(
@@ -47,6 +58,25 @@ class JsonlLog(Hooks):
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise IvraError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def cut_log(path: Path, size: int) -> None:
+    """Take from a log what was written after its first ``size`` bytes.
+
+    Raises:
+        IvraError: it is shorter than that, or cannot be written.
+    """
+    try:
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise IvraError(
+                f"{path} has {found} bytes, but had {size} when the checkpoint was saved: copy the "
+                "run again, or train anew under another name"
+            )
+        if found > size:
+            os.truncate(path, size)
+    except OSError as error:
+        raise IvraError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_log(path: Path) -> list[LogEntry]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,11 +13,13 @@ from ivra.data import Batch
 from ivra.errors import NotFiniteError
 from ivra.training.randomness import random_state, set_random_state
 from ivra.training.state import (
+    MISFITS,
     Mean,
     State,
     copies_of,
     copy_into,
     load_optimizer_state,
+    misfit,
     optimizer_state,
 )
 from ivra.training.stream import Endless
@@ -106,10 +108,10 @@ class Loop:
     (Ctrl-C) ends the loop as if its time were up, but for the mean, which is not taken.
 
     ``split`` cuts the batch of a step into parts that go through ``objective`` one after another;
-    each counts by its share of the rows. ``saver`` gets the state of the loop after every
-    validation and whenever it is due. A loss or a gradient that is not finite raises
-    :class:`~ivra.errors.NotFiniteError`, with the step and the rows; ``skip_nonfinite`` leaves such a
-    step out instead.
+    each counts by its share of the rows. A loss or a gradient that is not finite raises
+    :class:`~ivra.errors.NotFiniteError`, with the step and the rows; ``skip_nonfinite`` leaves
+    such a step out instead. ``saver`` gets the state of the loop after every validation and
+    whenever it is due; what is ``carried`` is saved with it.
     """
 
     stage: str
@@ -126,9 +128,15 @@ class Loop:
     split: Callable[[Batch], Sequence[Batch]] = whole
     skip_nonfinite: bool = False
     saver: Saver | None = None
+    carried: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def run(self, batches: Endless[Batch], state: State | None = None) -> Outcome:
-        """Train on ``batches`` for ``steps`` steps, those before ``state`` counted in."""
+        """Train on ``batches`` for ``steps`` steps, those before ``state`` counted in.
+
+        Raises:
+            IvraError: ``state`` is not that of such a loop.
+            NotFiniteError: see above.
+        """
         course = _Course(self, batches)
         interrupted = False
         try:
@@ -136,7 +144,7 @@ class Loop:
             if state is None:
                 self._validate(course)
             else:
-                course.load_state_dict(state)
+                _take_up(course, state)
             for batch in itertools.islice(batches, self.steps - course.step):
                 self._step(course, batch)
         except KeyboardInterrupt:
@@ -160,12 +168,12 @@ class Loop:
             if not self.skip_nonfinite:
                 raise NotFiniteError(
                     f"{reason}; lower the learning rate, or leave such steps out with "
-                    "skip_nonfinite: the last good weights are kept"
+                    "skip_nonfinite: what was saved before is kept"
                 ) from error
             skipped = reason
             course.skipped += 1
         course.step = step
-        course.scheduler.step()
+        course.set_rates()
         if step > self.steps - round(self.steps * self.average):
             course.mean.add()
         if step == self.steps:
@@ -229,10 +237,18 @@ class _Course:
             [{"params": parameters, "lr": rate} for parameters, rate in loop.groups if parameters],
             weight_decay=loop.weight_decay,
         )
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, loop.schedule)
         self.keeper, self.mean = _BestKeeper(self.parameters), Mean(self.parameters)
         self.batches = batches
         self.step = self.skipped = 0
+        self._loop = loop
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.set_rates()
+
+    def set_rates(self) -> None:
+        """The learning rates of the step that is next."""
+        factor = self._loop.schedule(self.step)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
 
     def state_dict(self) -> State:
         """Everything that the steps to come depend on, the random number generators included."""
@@ -241,23 +257,34 @@ class _Course:
             "skipped": self.skipped,
             "parameters": [p.detach() for p in self.parameters],
             "optimizer": optimizer_state(self.optimizer),
-            "scheduler": self.scheduler.state_dict(),
             "keeper": self.keeper.state_dict(),
             "mean": self.mean.state_dict(),
             "batches": self.batches.state_dict(),
+            "carried": {name: part.state_dict() for name, part in self._loop.carried.items()},
             "random": random_state(self.parameters[0].device),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from ``state``."""
+        """Go on from ``state``, one of a loop like this."""
         self.step, self.skipped = state["step"], state["skipped"]
+        if not 0 <= self.step <= self._loop.steps:
+            raise ValueError(f"step {self.step} of {self._loop.steps}")
+        self.set_rates()
         copy_into(self.parameters, state["parameters"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
         self.keeper.load_state_dict(state["keeper"])
         self.mean.load_state_dict(state["mean"])
         self.batches.load_state_dict(state["batches"])
+        for name, part in self._loop.carried.items():
+            part.load_state_dict(state["carried"][name])
         set_random_state(state["random"], self.parameters[0].device)
+
+
+def _take_up(course: _Course, state: State) -> None:
+    try:
+        course.load_state_dict(state)
+    except MISFITS as error:
+        raise misfit(error) from error
 
 
 def _named(batch: Batch) -> str:

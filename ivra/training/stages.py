@@ -27,12 +27,14 @@ from ivra.training.loop import (
     Loop,
     Objective,
     Outcome,
+    Saver,
     Validation,
     linear_schedule,
     step_schedule,
     trainable,
 )
 from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
+from ivra.training.state import State
 from ivra.training.stream import endless
 from ivra.training.student import new_student
 from ivra.training.task import Encoder
@@ -80,8 +82,13 @@ def finetune(
     train: Sequence[Item],
     valid: Sequence[Item],
     hooks: tuple[Hooks, ...],
+    saver: Saver | None = None,
+    state: State | None = None,
 ) -> Outcome:
-    """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept."""
+    """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept.
+
+    It goes on from ``state``, one that ``saver`` got.
+    """
     backbone, task = encoder.backbone, encoder.backbone.task
     epochs = config.finetune_epochs or (24.0 if config.is_tiny else 3.0)
     steps = math.ceil(epochs * math.ceil(len(train) / config.batch_size))
@@ -120,9 +127,11 @@ def finetune(
         validate=validate,
         validations=max(1, round(epochs)),
         hooks=hooks,
+        skip_nonfinite=config.skip_nonfinite,
+        saver=saver,
     )
     backbone.train()
-    outcome = loop.run(endless(lambda n: encoder.batches(train, config.seed + n)))
+    outcome = loop.run(endless(lambda n: encoder.batches(train, config.seed + n)), state)
     backbone.eval()
     backbone.head_is_new = False
     return outcome
@@ -167,8 +176,11 @@ class CriteriaStage:
         ]
         self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
 
-    def run(self) -> Outcome:
-        """Train, and keep the best iteration by the weighted sum of the criteria's metrics."""
+    def run(self, saver: Saver | None = None, state: State | None = None) -> Outcome:
+        """Train, and keep the best iteration by the weighted sum of the criteria's metrics.
+
+        It goes on from ``state``, one that ``saver`` got.
+        """
         config = self.config
         per_epoch = math.ceil(len(self.train) / config.batch_size)
         steps = min(math.ceil(config.epochs * per_epoch), config.max_steps or 10**9)
@@ -186,9 +198,12 @@ class CriteriaStage:
             validate=self.validate,
             validations=config.validations,
             hooks=self.hooks,
+            skip_nonfinite=config.skip_nonfinite,
+            saver=saver,
+            carried={criterion.name: criterion for criterion in self.criteria},
         )
         stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
-        return loop.run(stream)
+        return loop.run(stream, state)
 
     def view(self, batch: Batch, removal: str | None = None) -> View:
         """What the criteria see of ``batch``; ``removal`` overrides the run's."""

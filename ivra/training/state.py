@@ -6,24 +6,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ivra.errors import IvraError, first_line
+
 State = dict[str, Any]
 """What a loop or a part of it goes on from: nested dicts with text keys and lists of tensors,
 numbers, text, booleans and ``None``."""
+MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What a state that does not fit is answered with, by Python and by PyTorch."""
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
-    """Its state as a :data:`State`, in which no key is a number."""
-    state = optimizer.state_dict()
-    return {
-        "groups": state["param_groups"],
-        "state": [list(pair) for pair in state["state"].items()],
-    }
+def misfit(error: Exception) -> IvraError:
+    """A checkpoint that is whole, but not one of this run."""
+    return IvraError(
+        f"the checkpoint does not fit the run ({first_line(error)}): it is another one's, or was "
+        "changed; train anew under another name"
+    )
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Give ``optimizer`` what :func:`optimizer_state` took from one of the same parameters."""
-    pairs = dict(state["state"])
-    optimizer.load_state_dict({"param_groups": state["groups"], "state": pairs})
+def optimizer_state(optimizer: torch.optim.Optimizer) -> list[list[Any]]:
+    """What it knows of every parameter: ``[place, values]``. Rates and the like are not in it."""
+    return [list(pair) for pair in optimizer.state_dict()["state"].items()]
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: list[list[Any]]) -> None:
+    """Give ``optimizer`` what :func:`optimizer_state` took from one of the same parameters.
+
+    Raises:
+        ValueError: a value does not have the shape of its parameter.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for place, values in state:
+        for value in values.values():
+            if value.dim() and value.shape != parameters[place].shape:
+                raise ValueError(f"{tuple(value.shape)} is not {tuple(parameters[place].shape)}")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"param_groups": groups, "state": dict(state)})
 
 
 @torch.no_grad()

@@ -34,10 +34,17 @@ class Endless(Iterator[_T], Generic[_T]):
         return {"epoch": self._number, "given": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to the place of ``state``; what of that epoch was given is passed over."""
+        """Go to the place of ``state``; what of that epoch was given is passed over.
+
+        Raises:
+            ValueError: the epoch does not have so much.
+        """
         self._begin(state["epoch"])
+        self._rest = self._epoch(self._number)
         for _ in range(state["given"]):
-            next(self)
+            if next(self._rest, None) is None:
+                raise ValueError(f"epoch {self._number} ends before {state['given']}")
+        self._given = state["given"]
 
 
 def endless(epoch: Callable[[int], Iterator[_T]]) -> Endless[_T]:

@@ -237,7 +237,7 @@ def test_a_loss_that_is_not_finite_names_the_step(value: float) -> None:
         run(slide, 5, objective=objective)
     assert str(caught.value) == (
         f"stage step 3, batch of rows a: the loss is {-2 * value}; lower the learning rate, or "
-        "leave such steps out with skip_nonfinite: the last good weights are kept"
+        "leave such steps out with skip_nonfinite: what was saved before is kept"
     )
     assert slide.parameter.item() == pytest.approx(-2, rel=1e-4), "no step was taken with it"
 
@@ -249,7 +249,7 @@ def test_a_loss_that_is_not_finite_keeps_the_best_weights_as_it_says() -> None:
         loss = slide(batch).loss
         return Objective(loss * float("nan") if len(slide.path) == 4 else loss, {})
 
-    with pytest.raises(IvraError, match=r"the last good weights are kept$"):
+    with pytest.raises(IvraError, match=r"what was saved before is kept$"):
         run(slide, 5, objective=objective, validate=scores(0.0, 2.0, 1.0, 1.0), validations=5)
     assert slide.parameter.item() == pytest.approx(-1, rel=1e-4)
 
