@@ -126,8 +126,7 @@ class Checkpoints:
                 write_text_atomic(folder / FACTS, text)
                 save_file(tensors, folder / TENSORS)
                 shutil.copymode(folder / FACTS, folder / TENSORS)
-                sums = [f"{_sha256(folder / name)}  {name}\n" for name in (FACTS, TENSORS)]
-                write_text_atomic(folder / SUMS, "".join(sums))
+                write_text_atomic(folder / SUMS, _sums(folder))
         self._last = time.monotonic()
 
 
@@ -162,18 +161,19 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
 
 def _check_files(folder: Path) -> None:
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        sums = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
-        if set(sums) != {FACTS, TENSORS}:
-            raise _foreign(folder, f"{SUMS} names {', '.join(sorted(sums)) or 'nothing'}")
-        changed = [name for name in sums if _sha256(folder / name) != sums[name]]
+        said, found = (folder / SUMS).read_text(encoding="utf-8"), _sums(folder)
     except (OSError, UnicodeDecodeError) as error:
         raise _foreign(folder, first_line(error)) from error
-    if changed:
+    if said != found:
         raise IvraError(
-            f"{folder / changed[0]} is not the file that was saved (its SHA-256 differs): copy the "
-            "run again, or train anew under another name"
+            f"{folder} is not as it was saved ({SUMS} says otherwise): copy the run again, or train "
+            "anew under another name"
         )
+
+
+def _sums(folder: Path) -> str:
+    """What ``SHA256SUMS`` says of the two files: nothing more."""
+    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in (FACTS, TENSORS))
 
 
 def _foreign(folder: Path, why: str) -> IvraError:
