@@ -166,8 +166,8 @@ def _check_files(folder: Path) -> None:
         raise _foreign(folder, first_line(error)) from error
     if said != found:
         raise IvraError(
-            f"{folder} is not as it was saved ({SUMS} says otherwise): copy the run again, or train "
-            "anew under another name"
+            f"{folder} is not as it was saved ({SUMS} says otherwise): copy the run again, or "
+            "train anew under another name"
         )
 
 

@@ -224,7 +224,7 @@ def test_a_second_interrupt_while_writing_gives_up_and_keeps_what_was_saved(
 ) -> None:
     interrupt_at(monkeypatch, train_module, "save_record", {1, 2})
     with pytest.raises(
-        KeyboardInterrupt, match="cut is unfinished; go on with 'ivra train --resume .*cut'"
+        KeyboardInterrupt, match=r"cut is unfinished; go on with 'ivra train --resume .*cut'"
     ):
         train(config(), output=runs, name="cut")
     assert os.readlink(runs / "latest") == "earlier"
