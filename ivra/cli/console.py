@@ -16,7 +16,7 @@ from rich.progress import (
 from transformers.utils import logging as transformers_logging
 
 from ivra.errors import IvraError
-from ivra.training import Hooks, Run, Validation
+from ivra.training import Hooks, Run
 from ivra.training.config import numbers_of
 
 console = Console()
@@ -100,8 +100,6 @@ class Bars(Hooks):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
-        self.first: dict[str, Validation] = {}
-        self.best: dict[str, Validation] = {}
 
     def on_begin(self, stage: str, steps: int) -> None:
         """A new bar."""
@@ -113,8 +111,7 @@ class Bars(Hooks):
         assert self._task is not None
         self._progress.update(self._task, completed=step, terms=figures(terms))
 
-    def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
-        """Remember the first and the best validation."""
-        self.first.setdefault(stage, validation)
-        if best:
-            self.best[stage] = validation
+    def on_skip(self, stage: str, step: int, reason: str) -> None:
+        """Move on, and say why there is nothing to show."""
+        assert self._task is not None
+        self._progress.update(self._task, completed=step, terms=f"skipped: {reason}")

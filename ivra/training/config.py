@@ -82,6 +82,9 @@ class TrainConfig(BaseModel):
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
+    skip_nonfinite: bool = Field(
+        False, description="leave steps with a NaN or an infinity out instead of stopping"
+    )
 
     finetune: Literal["auto", "always", "never"] = Field(
         "auto", description="stage 1, the task: auto = if the classification head is new"
@@ -287,7 +290,8 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
     for key in values:
         if key not in TrainConfig.model_fields:
             raise unknown_name(f"key in {where}", str(key), list(TrainConfig.model_fields))
-        if isinstance(values[key], bool):  # which pydantic would read as 0 or 1
+        flag = TrainConfig.model_fields[key].annotation is bool
+        if isinstance(values[key], bool) and not flag:  # which pydantic would read as 0 or 1
             raise IvraError(f"{where}: {key} is {values[key]}: expected no true or false")
     try:
         return TrainConfig.model_validate(values)

@@ -24,12 +24,11 @@ from ivra.training.config import TrainConfig, make_config, read_config
 from ivra.training.device import usable_device
 from ivra.training.task import Encoder
 
-CONFIG, RECORD, MODULE, WEIGHTS, LOG = (
+CONFIG, RECORD, MODULE, WEIGHTS = (
     "config.yaml",
     "run.json",
     "module.json",
     "module.safetensors",
-    "log.jsonl",
 )
 LATEST = "latest"
 MODEL, PLAIN = "model", "plain"
@@ -127,7 +126,7 @@ def save_weights(
     The model stands in each of ``folders`` with its tokenizer, readable by transformers alone. A
     kill at any moment leaves what was there or all that is new; so do an error and an interrupt.
     """
-    with _one_line(f"cannot save the weights to {path}"), replace_together(path) as staged:
+    with one_line(f"cannot save the weights to {path}"), replace_together(path) as staged:
         write_json_atomic(staged / MODULE, module.config())
         tensors = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters()}
         save_file(tensors, staged / WEIGHTS)
@@ -167,8 +166,8 @@ def load_run(path: str | Path = "runs/latest", device: str = "cpu") -> Run:
     return Run(folder, config, backbone.eval(), module, record)
 
 
-def _run_folder(path: Path) -> Path:
-    """``path`` with links followed, checked to hold a run."""
+def begun_folder(path: Path) -> Path:
+    """``path`` with links followed, checked to hold a run that was begun."""
     if path.is_symlink() and not path.exists():
         raise IvraError(
             f"no run at {path}: it points at {os.readlink(path)}, which is not there any more; "
@@ -180,7 +179,15 @@ def _run_folder(path: Path) -> Path:
     if not path.is_dir():
         raise IvraError(f"{path} is a file: expected a run folder of 'ivra train'")
     folder = path.resolve()
-    for part in (CONFIG, MODULE, WEIGHTS, MODEL):
+    if not (folder / CONFIG).exists():
+        raise IvraError(f"{folder} has no {CONFIG}: expected a run folder of 'ivra train'")
+    return folder
+
+
+def _run_folder(path: Path) -> Path:
+    """The same, one that got as far as its first weights."""
+    folder = begun_folder(path)
+    for part in (MODULE, WEIGHTS, MODEL):
         if not current(folder, part).exists():
             raise IvraError(
                 f"{folder} has no {part}: expected a run folder of 'ivra train' that got as far "
@@ -234,7 +241,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def one_line(what: str) -> Iterator[None]:
     """Turn the errors of writing weights into one :class:`IvraError`."""
     try:
         yield

@@ -29,13 +29,15 @@ from ivra.training.loop import (
     Loop,
     Objective,
     Outcome,
+    Saver,
     Validation,
-    endless,
     linear_schedule,
     step_schedule,
     trainable,
 )
 from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
+from ivra.training.state import State
+from ivra.training.stream import endless
 from ivra.training.student import new_student
 from ivra.training.task import Encoder
 
@@ -82,8 +84,13 @@ def finetune(
     train: Sequence[Item],
     valid: Sequence[Item],
     hooks: tuple[Hooks, ...],
+    saver: Saver | None = None,
+    state: State | None = None,
 ) -> Outcome:
-    """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept."""
+    """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept.
+
+    It goes on from ``state``, one that ``saver`` got.
+    """
     backbone, task = encoder.backbone, encoder.backbone.task
     epochs = config.finetune_epochs or (24.0 if config.is_tiny else 3.0)
     steps = math.ceil(epochs * math.ceil(len(train) / config.batch_size))
@@ -122,12 +129,18 @@ def finetune(
         validate=validate,
         validations=max(1, round(epochs)),
         hooks=hooks,
+        skip_nonfinite=config.skip_nonfinite,
+        saver=saver,
     )
     backbone.train()
-    outcome = loop.run(endless(lambda n: encoder.batches(train, config.seed + n)))
+    outcome = loop.run(endless(lambda n: encoder.batches(train, config.seed + n)), state)
     backbone.eval()
     backbone.head_is_new = False
     return outcome
+
+
+MIXER = "mixing"
+"""What the mixer is called in a checkpoint, beside the criteria."""
 
 
 class _Advance(Hooks):
@@ -183,8 +196,11 @@ class CriteriaStage:
         self.steps = min(epochs, self.config.max_steps or 10**9)
         self.mixer = self._new_mixer()
 
-    def run(self) -> Outcome:
-        """Train, and keep the best iteration by the weighted sum of the criteria's metrics."""
+    def run(self, saver: Saver | None = None, state: State | None = None) -> Outcome:
+        """Train, and keep the best iteration by the weighted sum of the criteria's metrics.
+
+        It goes on from ``state``, one that ``saver`` got.
+        """
         config, steps = self.config, self.steps
         loop = Loop(
             stage="criteria",
@@ -201,9 +217,12 @@ class CriteriaStage:
             validate=self.validate,
             validations=config.validations,
             hooks=(_Advance(self.mixer), *self.hooks),
+            skip_nonfinite=config.skip_nonfinite,
+            saver=saver,
+            carried={MIXER: self.mixer, **{c.name: c for c in self.criteria}},
         )
         stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
-        return loop.run(stream)
+        return loop.run(stream, state)
 
     def view(self, batch: Batch, removal: str | None = None) -> View:
         """What the criteria see of ``batch``; ``removal`` overrides the run's."""

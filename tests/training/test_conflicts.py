@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from ivra.cli.main import main
 from ivra.data import read_rows
-from ivra.training import CriteriaStage, TrainConfig, Validation, train
+from ivra.training import CriteriaStage, Hooks, TrainConfig, Validation, resume, train
 from ivra.training.combining import COMBINERS, Combined, Mixer
 from ivra.training.conflicts import Conflict, conflict_line, conflicts, mean_gradients
 
@@ -134,8 +134,8 @@ def test_the_weights_of_uncertainty_are_trained_with_the_module(make: Make, tmp_
     seen = []
     kept = CriteriaStage.run
 
-    def run(self: CriteriaStage) -> object:
-        outcome = kept(self)
+    def run(self: CriteriaStage, *saving: object) -> object:
+        outcome = kept(self, *saving)
         seen.append(self.mixer)
         return outcome
 
@@ -145,6 +145,30 @@ def test_the_weights_of_uncertainty_are_trained_with_the_module(make: Make, tmp_
     (spread,) = seen[0].parameters()
     assert spread.shape == (2,)
     assert bool((spread != 0).all())
+
+
+class Break(Hooks):
+    """An error before the third step."""
+
+    def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        if stage == "criteria" and step == 2:
+            raise RuntimeError("the power went off")
+
+
+@pytest.mark.parametrize("combine", ["uncertainty", "constrained", "preference", "upgrad"])
+def test_a_run_that_is_resumed_mixes_on_as_if_nothing_had_been(
+    combine: str, make: Make, tmp_path: Path
+) -> None:
+    bound = {"suff": 0.05} if combine == "constrained" else {}
+    config = make(combine=combine, bound=bound, max_steps=4, final_weights={"comp": 0.2})
+    whole = train(config, output=tmp_path, name="whole", checkpoint_every=1)
+    with pytest.raises(RuntimeError, match="the power went off"):
+        train(config, output=tmp_path, name="cut", checkpoint_every=1, hooks=(Break(),))
+    cut = resume(tmp_path / "cut")
+    before = dict(whole.module.named_parameters())
+    assert all(torch.equal(p, before[name]) for name, p in cut.module.named_parameters())
+    assert steps_of(cut.path) == steps_of(whole.path)
+    assert cut.record["conflicts"] == whole.record["conflicts"]
 
 
 def test_pairs_over_a_run_by_hand() -> None:
