@@ -27,7 +27,7 @@ from ivra.training.checkpoint import (
 from ivra.training.checksums import check_weights
 from ivra.training.config import TrainConfig
 from ivra.training.device import environment, usable_device
-from ivra.training.log import LOG, JsonlLog
+from ivra.training.log import LOG, JsonlLog, logged_conflicts
 from ivra.training.loop import Hooks, Outcome, Validation
 from ivra.training.randomness import seed_everything
 from ivra.training.run import (
@@ -41,6 +41,7 @@ from ivra.training.run import (
     save_record,
     save_weights,
 )
+from ivra.training.soup import start_from
 from ivra.training.stages import CriteriaStage, accuracy, finetune
 from ivra.training.state import State, copy_into, misfit
 from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
@@ -139,6 +140,7 @@ class Lesson:
 
     config: TrainConfig
     encoder: Encoder
+    module: InterpretableAttention
     train: list[Item]
     valid: list[Item]
     data: dict[str, dict[str, object]]
@@ -160,8 +162,9 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
     encoder = Encoder(backbone, config.max_length, config.batch_size)
     train, valid = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train)
+    module = _new_module(config, backbone)
     random.Random(config.seed).shuffle(train)
-    return Lesson(config, encoder, train, valid, _data_record(splits))
+    return Lesson(config, encoder, module, train, valid, _data_record(splits))
 
 
 class Training:
@@ -184,7 +187,7 @@ class Training:
         self.data = lesson.data
         self.log = JsonlLog(path / LOG)
         self.hooks = hooks
-        self.module = _new_module(lesson.config, self.backbone)
+        self.module = lesson.module
         self.saver = Checkpoints(path, every, self._facts)
         self.checkpoint = checkpoint
         self.started = time.time()
@@ -259,6 +262,7 @@ class Training:
                 **{self.backbone.task.measure: self._shares()},
                 finetune=self.first,
                 criteria=self.second,
+                conflicts=[found._asdict() for found in logged_conflicts(self.path / LOG)],
                 interrupted=self.interrupted,
                 resumed=self.resumed,
                 seconds=self._seconds(),
@@ -363,7 +367,10 @@ def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttenti
         config.reading,
         config.coefficients_norm,
         config.saliency_norm,
+        config.preferences,
     )
+    if config.init_module:
+        start_from(module, config.init_module)
     return module.to(backbone.device)
 
 
