@@ -335,10 +335,10 @@ class _BestKeeper:
         return {"step": self.step, "best": best, "copies": list(self._copies)}
 
     def load_state_dict(self, state: State) -> None:
+        self._copies = copies_of(state["copies"], self._parameters)
         best = state["best"]
         self.step = state["step"]
         self.best = None if best is None else Validation(best["score"], best["terms"])
-        self._copies = copies_of(state["copies"], self._parameters)
 
 
 def _better(score: float | None, best: float | None) -> bool:
