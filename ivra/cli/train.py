@@ -11,6 +11,7 @@ from ivra.cli.console import Bars, bars, console, quiet
 from ivra.errors import IvraError
 from ivra.losses import known_criteria
 from ivra.training import Run, TrainConfig, make_config, read_config, resume, train
+from ivra.training.devices import is_main
 from ivra.training.log import LOG, read_log
 
 
@@ -106,6 +107,8 @@ def _run(
             )
     finally:
         progress.stop()
+    if not is_main():
+        return
     _report(run)
     if run.record["interrupted"]:
         raise KeyboardInterrupt(

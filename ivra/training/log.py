@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from ivra.errors import IvraError
-from ivra.training.loop import Hooks, Validation
+from ivra.training.keeping import Validation
+from ivra.training.loop import Hooks
 
 LOG = "log.jsonl"
 
