@@ -81,6 +81,9 @@ class TrainConfig(BaseModel):
     )
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
+    gradient_accumulation_steps: Count = Field(
+        1, description="batches that a step adds up, one after another"
+    )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
     skip_nonfinite: bool = Field(
         False, description="leave steps with a NaN or an infinity out instead of stopping"
