@@ -119,7 +119,7 @@ def front_panels(sweep: Sweep, data: str) -> Figure:
     if pairs:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", fontsize=8, ncols=len(labels))
-    title = f"The front of the criteria: {sweep.model}, {data} (better is up and right)"
+    title = f"The front of the criteria: {sweep.model}, {data}\nbetter is up and right"
     figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
     return figure
 
