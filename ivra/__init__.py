@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ivra.evaluation import EvalConfig, evaluate
     from ivra.explainers import Explainer
     from ivra.losses import Criterion, Terms, View
-    from ivra.training import Hooks, Run, TrainConfig, train
+    from ivra.training import Hooks, Run, TrainConfig, resume, train
     from ivra.training import load_run as load
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "explain",
     "export_eraser",
     "load",
+    "resume",
     "train",
     "write_comparison",
     "write_report",
@@ -59,6 +60,7 @@ _WHERE = {
     "explain": ("ivra.api", "explain"),
     "export_eraser": ("ivra.api", "export_eraser"),
     "load": ("ivra.training", "load_run"),
+    "resume": ("ivra.training", "resume"),
     "train": ("ivra.training", "train"),
     "write_comparison": ("ivra.api", "write_comparison"),
     "write_report": ("ivra.api", "write_report"),

@@ -1,5 +1,7 @@
 """The one exception that means "the user can mend this"."""
 
+from reprlib import Repr
+
 
 class IvraError(ValueError):
     """What was expected, what came, and how to mend it, in one line.
@@ -22,6 +24,14 @@ def first_line(error: BaseException) -> str:
     """The first line of what ``error`` says that is not blank, else what kind of error it is."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def brief(value: object) -> str:
+    """``repr(value)``, cut short: of a YAML file whose lists refer to lists it has no end."""
+    short = Repr()
+    short.maxlevel, short.maxlist, short.maxdict, short.maxtuple = 2, 4, 4, 4
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
 
 
 def unknown_name(kind: str, name: str, choices: list[str]) -> IvraError:

@@ -53,8 +53,8 @@ def pairs_of(option: str, given: tuple[str, ...]) -> dict[str, object]:
             raise IvraError(f"{option} {text}: expected key=value, as in epochs=3")
         try:
             found[key.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise IvraError(f"{option} {text}: the value is not YAML") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise IvraError(f"{option} {text[:80]}: the value is not YAML") from error
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import TypeAdapter, ValidationError
 
-from ivra.errors import IvraError, unknown_name
+from ivra.errors import IvraError, brief, unknown_name
 
 SCALARS = (float, int, bool, str, NoneType)
 
@@ -90,19 +90,21 @@ def checked_values(
         option = options[name]
         if option.choices:
             named = {str(choice): choice for choice in option.choices}
-            if str(value) not in named:
-                raise unknown_name(f"value of {owner}.{name}", str(value), list(named))
-            checked[name] = named[str(value)]
+            text = value if isinstance(value, str) else brief(value)
+            if text not in named:
+                raise unknown_name(f"value of {owner}.{name}", text, list(named))
+            checked[name] = named[text]
             continue
         try:
             checked[name] = TypeAdapter(option.kind).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].lower()
             raise IvraError(
-                f"{owner}.{name} is {value!r}: {reason} (default: {option.default})"
+                f"{owner}.{name} is {brief(value)}: {reason} (default: {option.default})"
             ) from error
         if isinstance(checked[name], float) and not math.isfinite(checked[name]):
             raise IvraError(
-                f"{owner}.{name} is {value!r}: expected a finite number (default: {option.default})"
+                f"{owner}.{name} is {brief(value)}: expected a finite number (default: "
+                f"{option.default})"
             )
     return checked

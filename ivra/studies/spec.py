@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from ivra.errors import IvraError, unknown_name
+from ivra.errors import IvraError, brief, unknown_name
 from ivra.evaluation import EvalConfig, aopc_settings
 from ivra.explainers import static_explainer
 from ivra.losses import parse_criteria
@@ -304,7 +304,7 @@ def _one_line(error: ValidationError, where: Where, keys: tuple[str, ...]) -> Iv
     if first["type"] == "extra_forbidden":
         model = TestSet if "test" in path[:-1] else DataSet
         return unknown_name(f"key in {where(path)}", path[-1], list(model.model_fields))
-    return IvraError(f"{where(path)}: {name} is {first['input']!r}: {first['msg'].lower()}")
+    return IvraError(f"{where(path)}: {name} is {brief(first['input'])}: {first['msg'].lower()}")
 
 
 def _listed(value: object) -> Any:

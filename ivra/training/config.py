@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ivra.attention import LEVELS, NORMALISERS, READINGS
-from ivra.errors import IvraError, unknown_name
+from ivra.errors import IvraError, brief, unknown_name
 from ivra.losses import (
     AOPC_BINS,
     DIVERGENCES,
@@ -304,7 +304,9 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
         if isinstance(cause, IvraError):
             raise cause from error
         name = ".".join(str(part) for part in first["loc"])
-        raise IvraError(f"{where}: {name} is {first['input']!r}: {first['msg'].lower()}") from error
+        raise IvraError(
+            f"{where}: {name} is {brief(first['input'])}: {first['msg'].lower()}"
+        ) from error
 
 
 def read_config(path: str | Path) -> dict[str, object]:
@@ -320,6 +322,8 @@ def read_config(path: str | Path) -> dict[str, object]:
     try:
         values = yaml.safe_load(text)
         twice = _twice(yaml.compose(text, yaml.SafeLoader))
+    except RecursionError as error:
+        raise IvraError(f"{path}: nested too deep: expected 'key: value' lines") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""

@@ -21,7 +21,7 @@ from ivra.losses import (
     parse_criteria,
     row_divergence,
 )
-from ivra.shapes import Outputs, TokenMask, TokenScores
+from ivra.shapes import TokenMask, TokenScores
 from ivra.training.combining import TASK, Mixer
 from ivra.training.config import TrainConfig
 from ivra.training.devices import ALONE, Devices
@@ -57,7 +57,7 @@ def accuracy(
 def _share_right(
     backbone: Backbone,
     items: Sequence[Item],
-    said: Iterable[tuple[Tensor, Batch, Outputs]],
+    said: Iterable[tuple[Tensor, Batch, Tensor]],  # outputs, of batches of unlike sizes
     devices: Devices,
 ) -> float:
     """The same, of what each process says of its batches of ``items``, whose places are given."""

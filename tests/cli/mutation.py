@@ -236,7 +236,7 @@ def odd_value(content: bytes, draw: random.Random) -> bytes:
     odd = draw.choice(ODD)
     try:
         record = json.loads(lines[place])
-    except ValueError:
+    except (ValueError, RecursionError):
         if colon and key.isidentifier():  # a line of YAML
             lines[place] = f"{key}: {json.dumps(odd)}"
         else:

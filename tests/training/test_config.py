@@ -191,3 +191,31 @@ def test_a_yaml_file_that_cannot_be_read(tmp_path: Path) -> None:
     control = tmp_path / "control.yaml"
     control.write_text("seed: \x01\n")
     assert yaml_message(control).startswith(f"{control}: ")
+
+
+def test_yaml_that_is_nested_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("lr: " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(IvraError) as caught:
+        read_config(path)
+    assert str(caught.value) == f"{path}: nested too deep: expected 'key: value' lines"
+
+
+@pytest.mark.parametrize("place", ["lr", "options.suff.margin", "options.suff.form"])
+def test_yaml_whose_values_refer_to_one_another_is_shown_in_brief(
+    tmp_path: Path, place: str
+) -> None:
+    """Written out it would fill the memory."""
+    *above, last = place.split(".")
+    lines = [f"{'  ' * depth}{key}:" for depth, key in enumerate([*above, last])]
+    blank = "  " * len(lines)
+    lines.append(f"{blank}k0: &x0 {{z: 1}}")
+    for n in range(30):
+        inner = ", ".join(f"{key}: *x{n}" for key in "abcdef")
+        lines.append(f"{blank}k{n + 1}: &x{n + 1} {{{inner}}}")
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(["criteria: suff", *lines]))
+    with pytest.raises(IvraError) as caught:
+        make_config(read_config(path), str(path))
+    assert len(str(caught.value)) < 600
+    assert "{...}" in str(caught.value)
