@@ -59,6 +59,9 @@ class TrainConfig(BaseModel):
     )
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
+    batching: Literal["shuffled", "by-length"] = Field(
+        "shuffled", description="which rows share a step: any, or those of like length (faster)"
+    )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
 
     finetune: Literal["auto", "always", "never"] = Field(

@@ -21,7 +21,7 @@ from ivra.storage import current, replace_together, write_json_atomic, write_tex
 from ivra.training.checksums import check_weights, write_checksums
 from ivra.training.config import TrainConfig, make_config, read_config
 from ivra.training.device import usable_device
-from ivra.training.task import Encoder
+from ivra.training.task import Encoder, encoder_of
 
 CONFIG, RECORD, MODULE, WEIGHTS, LOG = (
     "config.yaml",
@@ -57,7 +57,7 @@ class Run:
     @property
     def encoder(self) -> Encoder:
         """Turns rows into batches of this run's backbone."""
-        return Encoder(self.backbone, self.config.max_length, self.config.batch_size)
+        return encoder_of(self.backbone, self.config)
 
 
 def new_folder(output: Path, name: str) -> Path:

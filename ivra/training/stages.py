@@ -42,6 +42,7 @@ from ivra.training.task import Encoder
 def accuracy(backbone: Backbone, encoder: Encoder, items: Sequence[Item]) -> float:
     """Share of rows that the backbone predicts right, in ``[0, 1]``: the gold label, or one of the
     gold answers (SQuAD's exact match)."""
+    items = encoder.ordered(items)
     return _share_right(
         backbone,
         items,
@@ -230,7 +231,7 @@ class CriteriaStage:
         """
         totals, defined = dict.fromkeys(self.weights, 0.0), dict.fromkeys(self.weights, 0)
         said = []
-        items = self.valid[: self.config.validation_rows]
+        items = self.encoder.ordered(self.valid[: self.config.validation_rows])
         for batch in self.encoder.batches(items):
             view = self.view(batch, removal=self.task.removal)
             said.append((batch, view.logits))

@@ -33,7 +33,7 @@ from ivra.training.run import (
     save_weights,
 )
 from ivra.training.stages import CriteriaStage, accuracy, finetune
-from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
+from ivra.training.task import Encoder, Splits, encoder_of, labels_of, read_splits, task_of
 from ivra.training.versions import versions
 
 _T = TypeVar("_T")
@@ -108,7 +108,7 @@ def train(
     labels = labels_of(splits.train, config.data, task)
     _check_criteria(config, task)
     backbone = load_backbone(config.model, labels, tasks=(task,), seed=config.seed).to(where)
-    encoder = Encoder(backbone, config.max_length, config.batch_size)
+    encoder = encoder_of(backbone, config)
     train_items, valid_items = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train_items)
     random.Random(config.seed).shuffle(train_items)
@@ -171,7 +171,7 @@ class _Training:
         keep = _KeepBest(self.path, self.module, changed)
         self.second = self._stage(lambda: self._criteria(keep))
         self._written(lambda: save_weights(self.path, self.module, changed))
-        self.after = self._part(self._accuracy)
+        self.after = self.before if changed is None else self._part(self._accuracy)
 
     def finish(self, facts: dict[str, object], started: float) -> Run:
         """The record, beginning with ``facts``, and ``latest``."""
@@ -210,7 +210,7 @@ class _Training:
         return stage.run()
 
     def _accuracy(self) -> float:
-        return accuracy(self.backbone, self.encoder, self.valid)
+        return accuracy(self.backbone, self.encoder, self.valid[: self.config.validation_rows])
 
     def _part(self, call: Callable[[], _T]) -> _T | None:
         """What ``call`` gives, ``None`` if an interrupt cuts it off."""

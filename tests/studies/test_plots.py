@@ -76,7 +76,7 @@ def test_curves_are_the_shares_above_each_threshold(finished: Finished) -> None:
 
 def test_heat_maps_hold_the_coefficients_of_the_run(finished: Finished) -> None:
     found, output = finished
-    figure = coefficient_maps(found, "tiny-electra", output, {})
+    figure = coefficient_maps(found, "tiny-electra", {})
     assert figure is not None
     run = load_run(output / "runs" / "tiny-electra_little_smat_comp-seed0")
     weights = run.module.head_coefficients().detach().numpy()
