@@ -187,7 +187,9 @@ def write_study_examples(found: StudyResult, output: Path, rows: int = 4) -> lis
         lines = [compare(base, judged[:rows], found.study.explainers)]
         for cell in cells:
             title = TITLES.get(str(cell.method), str(cell.method))
-            own = compare(load_run(found.matrix.runs / str(cell.cell.run)), judged[:rows], ("ivra",))
+            own = compare(
+                load_run(found.matrix.runs / str(cell.cell.run)), judged[:rows], ("ivra",)
+            )
             lines.append([replace(c, row=replace(c.row, explainer=title)) for c in own])
         by_row = [
             entry

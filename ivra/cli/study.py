@@ -175,9 +175,7 @@ def study_command(
         return
     quiet()
     with StudyBar(sum(not cell.finished for cell in planned)) as bar:
-        found = run_study(
-            study, target, data_folder=folder, runs=runs, device=device, watch=bar
-        )
+        found = run_study(study, target, data_folder=folder, runs=runs, device=device, watch=bar)
     for table in tables_of(found, median):
         console.print(f"\n[bold]{escape(table.caption)}[/bold]", highlight=False, soft_wrap=True)
         console.print(_rich(table))

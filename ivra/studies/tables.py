@@ -157,7 +157,17 @@ def tables_of(found: StudyResult, median: bool = False) -> list[Table]:
                 own = _cells(found, model, columns, ModuleExplainer.name, method, criterion)
                 rows.append(Row(label, True, own))
         title = study.title or study.name
-        tables.append(Table(title, model, columns, tuple(rows), len(study.seeds), median, study.model_seed is not None))
+        tables.append(
+            Table(
+                title,
+                model,
+                columns,
+                tuple(rows),
+                len(study.seeds),
+                median,
+                study.model_seed is not None,
+            )
+        )
     return tables
 
 
