@@ -223,8 +223,12 @@ class _Builder:
 
 
 def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, Any]) -> str | None:
-    """The first key in which a cell's file differs from what is asked now, with both values."""
+    """The first key in which a cell's file differs from what is asked now, with both values.
+
+    An option of training that did not exist when the file was made counts as its default.
+    """
     cell, told = found.cell, made.get("cell", {})
+    plain = TrainConfig().model_dump(mode="json")
     asked = {
         "training": cell.training.model_dump(mode="json"),
         "evaluation": asdict(cell.evaluation),
@@ -232,9 +236,9 @@ def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, A
         "clock_rows": cell.clock_rows,
     }
     before = {
-        "training": made.get("config"),
+        "training": plain | made.get("config", {}),
         "evaluation": told.get("evaluation"),
-        "base": told.get("base"),
+        "base": plain | told["base"] if told.get("base") else None,
         "clock_rows": told.get("clock_rows", 0),
     }
     return _differs(placed(json.loads(json.dumps(asked)), places), before, ())

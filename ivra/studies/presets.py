@@ -200,10 +200,11 @@ SCALES: dict[str, Scale] = {
             "batch_size": 16,
             "batching": "by-length",
             "lr": 0.05,
-            "max_steps": 40,
-            "validations": 2,
+            "max_steps": 30,
+            "validations": 1,
             "validation_rows": 100,
             "max_length": 64,
+            "options": {"comp": {"samples": 4}, "suff": {"samples": 4}},
         },
         {"rows": 64, "students": 1, "student_rows": 200},
         {
