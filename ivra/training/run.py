@@ -199,6 +199,7 @@ def _load_module(folder: Path) -> InterpretableAttention:
             shape["reading"],
             shape["coefficients_norm"],
             shape["saliency_norm"],
+            shape.get("value_hidden", 0),
         )
         module.load_state_dict(load_file(current(folder, WEIGHTS)))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:

@@ -265,6 +265,7 @@ def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttenti
         config.reading,
         config.coefficients_norm,
         config.saliency_norm,
+        config.value_hidden,
     )
     return module.to(backbone.device)
 
