@@ -10,6 +10,8 @@ import statistics
 import sys
 from pathlib import Path
 
+import paper_tables
+
 from ivra.storage import write_text_atomic
 from ivra.studies import figure, markdown, spread
 
@@ -307,7 +309,7 @@ def pages() -> dict[Path, str]:
     """The pages with tables, as they should be."""
     readme, docs = ROOT / "README.md", ROOT / "docs"
     criteria, attention = docs / "criteria.md", docs / "attention.md"
-    evaluation = docs / "evaluation.md"
+    evaluation, results = docs / "evaluation.md", docs / "results.md"
     return {
         readme: between(
             readme.read_text(encoding="utf-8"),
@@ -331,6 +333,12 @@ def pages() -> dict[Path, str]:
             "<!-- aopc -->",
             "<!-- end of aopc -->",
             (aopc_time(),),
+        ),
+        results: between(
+            results.read_text(encoding="utf-8"),
+            "<!-- paper -->",
+            "<!-- end of paper -->",
+            (paper_tables.results(),),
         ),
         attention: between(
             attention.read_text(encoding="utf-8"),
