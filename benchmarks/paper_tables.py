@@ -26,6 +26,17 @@ METHODS = {
     "ivra-sparsemax": "IvRA-sparsemax",
     "ivra-value": "ivra with values",
 }
+PASSES = {
+    "lime": "501",
+    "occlusion": "tokens + 2",
+    "integrated-gradients": "51, 50 backward",
+    "input-x-gradient": "2, 1 backward",
+    "untrained": "1",
+    "attention": "1",
+    "attention-last": "1",
+    "random": "0",
+}
+"""Forward passes a row of each explainer, as docs/explainers.md says."""
 BETTER = {"comp": 1, "suff": -1, "cons": 1, "sim": 1}
 TITLES = {
     "sim": "SIM (higher is better), table 1",
@@ -156,6 +167,33 @@ def _compared(one: Summary, other: Summary, metric: str) -> str:
     apart = abs(one.mean - other.mean) > (one.error or 0.0) + (other.error or 0.0)
     word = ("yes" if ahead > 0 else "no") + ("" if apart else ", within error")
     return f"{word} ({shown(one)}, {shown(other)})"
+
+
+def one_pass(data: str = "sst2") -> str:
+    """One forward pass against hundreds, COMP and SUFF side by side."""
+    made = [one for one in cells() if one.data == data]
+    static = next((one.result for one in made if one.method is None), None)
+    if static is None:
+        return ""
+    rows = [
+        [STATIC[name], PASSES[name], *(explained(made, data, name, m) for m in ("comp", "suff"))]
+        for name in PASSES
+        if name in static["figures"]
+    ]
+    for criterion in ("fidelity", "comp", "suff"):
+        both = [trained(made, data, "ivra-value", criterion, m) for m in ("comp", "suff")]
+        if both[0].mean is not None:
+            rows.append([f"ivra, trained for `{criterion}`", "1", *both])
+    rows.sort(key=lambda row: row[2].mean, reverse=True)
+    lines = [[name, passes, shown(comp), shown(suff)] for name, passes, comp, suff in rows]
+    seeds = sorted({one.result["config"]["seed"] for one in made if one.method == "ivra-value"})
+    return (
+        f"MiniLM (6 layers) fine-tuned on SST-2 and frozen, seeds {', '.join(map(str, seeds))} of "
+        "training the module: mean and standard error. AOPC by deletion on the first "
+        f"{static['data']['rows']} test rows; *passes* are forward passes a row. "
+        "[docs/results.md](docs/results.md) has the commands and all that was compared.\n\n"
+        + markdown(["explanation", "passes", "COMP (higher is better)", "SUFF (lower)"], lines)
+    )
 
 
 def facts(made: list[Made]) -> str:
