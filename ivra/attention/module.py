@@ -4,13 +4,15 @@ Xie, Vosoughi & Hassanpour 2024 (IvRA), equations 1-5; with the head level alone
 explainer of Fernandes et al. 2022 (SMaT), equation 11.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from ivra.attention.normalisers import normaliser
+from ivra.attention.preference import Preference, Shifted
 from ivra.attention.reading import LayerInputs, LayerReading
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
@@ -64,6 +66,24 @@ def query_key_logits(mean: Tensor, key: Tensor) -> HeadLogits:
     return (grouped @ key.transpose(-1, -2)).reshape(batch, heads, -1)
 
 
+def _check(levels: Sequence[str], reading: str, value_hidden: int) -> None:
+    for level in levels:
+        if level not in LEVELS:
+            raise unknown_name("level", level, list(LEVELS))
+    if reading not in READINGS:
+        raise unknown_name("reading", reading, list(READINGS))
+    if reading == "literal" and "value" in levels:
+        raise IvraError(
+            "the value level needs scores before the simplex: expected reading 'gains' or "
+            "'coefficients', got 'literal'; choose another reading or drop the level"
+        )
+    if value_hidden and "value" not in levels:
+        raise IvraError(
+            f"value_hidden is {value_hidden}, but the levels are {','.join(levels)}: hidden "
+            "units belong to the level 'value'; add it, or leave them out"
+        )
+
+
 class InterpretableAttention(nn.Module):
     r"""Saliency over tokens from feature, head and layer coefficients (IvRA eq. 1-5).
 
@@ -102,6 +122,8 @@ class InterpretableAttention(nn.Module):
         coefficients_norm: ``softmax | sparsemax | entmax15`` of the coefficients (unused by
             ``gains``).
         saliency_norm: the final map onto the simplex.
+        preferences: criteria; every coefficient is then ``base + sum_c p_c delta_c`` of a
+            preference ``p`` over them (see :meth:`prefer`), uniform at the start.
         value_hidden: hidden units of the value level, none by default.
 
     Raises:
@@ -116,24 +138,11 @@ class InterpretableAttention(nn.Module):
         reading: str = "gains",
         coefficients_norm: str = "softmax",
         saliency_norm: str = "softmax",
+        preferences: Sequence[str] = (),
         value_hidden: int = 0,
     ) -> None:
         super().__init__()
-        for level in levels:
-            if level not in LEVELS:
-                raise unknown_name("level", level, list(LEVELS))
-        if reading not in READINGS:
-            raise unknown_name("reading", reading, list(READINGS))
-        if reading == "literal" and "value" in levels:
-            raise IvraError(
-                "the value level needs scores before the simplex: expected reading 'gains' or "
-                "'coefficients', got 'literal'; choose another reading or drop the level"
-            )
-        if value_hidden and "value" not in levels:
-            raise IvraError(
-                f"value_hidden is {value_hidden}, but the levels are {','.join(levels)}: hidden "
-                "units belong to the level 'value'; add it, or leave them out"
-            )
+        _check(levels, reading, value_hidden)
         self.sizes = sizes
         self.value_hidden = value_hidden
         self.levels = tuple(level for level in LEVELS if level in levels)
@@ -153,13 +162,36 @@ class InterpretableAttention(nn.Module):
             self.layer = nn.Parameter(start(n))
         if "value" in levels:
             self.value = nn.Parameter(torch.zeros(c, n, h, dv))
-        if value_hidden:
-            self.hidden_value = nn.Parameter(torch.randn(value_hidden, n, h, dv))
-            self.hidden_context = nn.Parameter(torch.randn(value_hidden, n, h, dv))
-            self.hidden_bias = nn.Parameter(torch.zeros(value_hidden))
-            self.hidden_out = nn.Parameter(torch.zeros(c, value_hidden))
+            self._add_hidden_units(value_hidden)
         if reading == "gains" and levels:
             self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.preferences = tuple(preferences)
+        if self.preferences:
+            self.preference = Preference(self.preferences)
+            for name, parameter in list(self.named_parameters()):
+                register_parametrization(self, name, Shifted(parameter, self.preference))
+
+    def _add_hidden_units(self, count: int) -> None:
+        if not count:
+            return
+        n, h, _, dv, c = self.sizes
+        self.hidden_value = nn.Parameter(torch.randn(count, n, h, dv))
+        self.hidden_context = nn.Parameter(torch.randn(count, n, h, dv))
+        self.hidden_bias = nn.Parameter(torch.zeros(count))
+        self.hidden_out = nn.Parameter(torch.zeros(c, count))
+
+    def prefer(self, shares: Mapping[str, float] | None = None) -> None:
+        """Explain by the trade-off ``shares``, divided by their sum; uniform without.
+
+        Raises:
+            IvraError: shares that do not fit, or of a module that was built without preferences.
+        """
+        if not self.preferences:
+            raise IvraError(
+                "the module knows one trade-off only: expected a run that was trained with "
+                "--combine preference, or no preference"
+            )
+        self.preference.set(dict.fromkeys(self.preferences, 1.0) if shares is None else shares)
 
     def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
         """Equations 1, 2 and 4 of one layer, and its share of the value level."""
@@ -300,5 +332,6 @@ class InterpretableAttention(nn.Module):
             "reading": self.reading,
             "coefficients_norm": self.coefficients_norm,
             "saliency_norm": self.saliency_norm,
+            "preferences": list(self.preferences),
             "value_hidden": self.value_hidden,
         }

@@ -8,19 +8,22 @@ from ivra.training.loop import (
     Objective,
     Outcome,
     Validation,
-    endless,
     linear_schedule,
 )
+from ivra.training.randomness import seed_everything
+from ivra.training.resume import resume
 from ivra.training.run import Run, load_plain, load_run
 from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
 from ivra.training.stages import CriteriaStage, accuracy, finetune
+from ivra.training.stream import Endless, endless
 from ivra.training.task import Encoder, Splits, read_splits
-from ivra.training.train import seed_everything, train
+from ivra.training.train import train
 from ivra.training.versions import versions
 
 __all__ = [
     "CriteriaStage",
     "Encoder",
+    "Endless",
     "Hooks",
     "Loop",
     "Objective",
@@ -41,6 +44,7 @@ __all__ = [
     "make_config",
     "read_config",
     "read_splits",
+    "resume",
     "seed_everything",
     "train",
     "versions",

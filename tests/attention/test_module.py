@@ -87,7 +87,7 @@ def module_of(
 ) -> InterpretableAttention:
     """A float64 module; its coefficients are drawn, or at their start for ``seed=None``."""
     module = InterpretableAttention(
-        sizes, levels, reading, coefficients_norm, saliency_norm, value_hidden
+        sizes, levels, reading, coefficients_norm, saliency_norm, value_hidden=value_hidden
     ).double()
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
@@ -280,9 +280,7 @@ def test_hidden_units_are_the_naive_loop(reading: str, groups: int) -> None:
 
 
 def test_hidden_units_start_without_a_say() -> None:
-    plain, hidden = (
-        module_of("gains", LEVELS, seed=None, value_hidden=count) for count in (0, 4)
-    )
+    plain, hidden = (module_of("gains", LEVELS, seed=None, value_hidden=count) for count in (0, 4))
     inputs = layers(5)
     torch.testing.assert_close(saliency_of(hidden, inputs), saliency_of(plain, inputs))
     assert InterpretableAttention(SIZES, LEVELS, value_hidden=4).config()["value_hidden"] == 4
