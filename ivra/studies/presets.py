@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ivra.errors import IvraError, unknown_name
+from ivra.losses import parse_criteria
 from ivra.studies.methods import PAPER
 from ivra.studies.spec import Study, Values, make_study, merged
 
@@ -309,7 +310,15 @@ def study_at(
         changes["data"] = _sized({str(source): {} for source in changes["data"]}, size)
     if "models" not in changes:
         values["models"] = dict(size.models) or {"minilm": _bench_model(name)}
-    return make_study(merged(values, changes))
+    return make_study(_fitting(merged(values, changes)))
+
+
+def _fitting(values: Values) -> Values:
+    """``values`` without the options of criteria that the study does not train for."""
+    training = dict(values["training"])
+    named = {one.name for text in values["criteria"] for one in parse_criteria(str(text))}
+    options = {key: own for key, own in training.pop("options", {}).items() if key in named}
+    return {**values, "training": {**training, **({"options": options} if options else {})}}
 
 
 def _sized(sets: Mapping[str, Values], size: Scale) -> dict[str, Values]:
