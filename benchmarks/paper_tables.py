@@ -230,6 +230,26 @@ def facts(made: list[Made]) -> str:
     return markdown(header, rows)
 
 
+def trials() -> str:
+    """Fidelity beside comp, where such choices are made: on dev rows."""
+    rows = []
+    for path in sorted((CELLS.parent / "fidelity").glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        config, own = result["config"], result["figures"]["ivra"]
+        rows.append(
+            [
+                config["criteria"],
+                str(config["value_hidden"]),
+                str(config["max_steps"]),
+                f"{own['comp']:.3f}",
+                f"{own['suff']:.3f}",
+                ", ".join(f"{value:.2f}" for value in own["comp_by_bin"]),
+            ]
+        )
+    header = ["trained for", "hidden units", "steps", "COMP", "SUFF", "COMP by bin"]
+    return markdown(header, rows) if rows else ""
+
+
 def results() -> str:
     """All of it."""
     made = cells()

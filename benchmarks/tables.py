@@ -274,10 +274,15 @@ def pages() -> dict[Path, str]:
             (aopc_time(),),
         ),
         results: between(
-            results.read_text(encoding="utf-8"),
-            "<!-- paper -->",
-            "<!-- end of paper -->",
-            (paper_tables.results(),),
+            between(
+                results.read_text(encoding="utf-8"),
+                "<!-- paper -->",
+                "<!-- end of paper -->",
+                (paper_tables.results(),),
+            ),
+            "<!-- trials -->",
+            "<!-- end of trials -->",
+            (paper_tables.trials(),),
         ),
         attention: between(
             attention.read_text(encoding="utf-8"),
