@@ -19,7 +19,14 @@ STATIC = {
     "lime": "LIME, 500 texts",
     "lime:samples=100": "LIME, 100 texts",
 }
-OF_PAPER = ("attention", "attention-last", "input-x-gradient", "integrated-gradients", "lime")
+OF_PAPER = (
+    "attention",
+    "attention-last",
+    "input-x-gradient",
+    "integrated-gradients",
+    "lime",
+    "lime:samples=100",
+)
 METHODS = {
     "smat": "SMaT",
     "ivra-softmax": "IvRA-softmax",
