@@ -140,6 +140,8 @@ class _Builder:
     ) -> Iterator[StudyCell]:
         study, clock = self.study, self.study.clock_rows
         shared = {**study.training, **data.training}
+        if shared.get("student"):
+            shared["student"] = self._model(Path(shared["student"]).name, shared["student"])
         start = self._model(model_name, model)
         tuning = seed if study.model_seed is None else study.model_seed
         base = self._base(shared, start, self._source(data.source or data_name), tuning)

@@ -2,12 +2,12 @@
 
 from ivra.training.config import TrainConfig, make_config, read_config
 from ivra.training.device import environment
+from ivra.training.keeping import Validation
 from ivra.training.loop import (
     Hooks,
     Loop,
     Objective,
     Outcome,
-    Validation,
     linear_schedule,
 )
 from ivra.training.randomness import seed_everything

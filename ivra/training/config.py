@@ -84,6 +84,9 @@ class TrainConfig(BaseModel):
     batching: Literal["shuffled", "by-length"] = Field(
         "shuffled", description="which rows share a step: any, or those of like length (faster)"
     )
+    gradient_accumulation_steps: Count = Field(
+        1, description="batches that a step adds up, one after another"
+    )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
     skip_nonfinite: bool = Field(
         False, description="leave steps with a NaN or an infinity out instead of stopping"

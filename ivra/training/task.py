@@ -2,14 +2,18 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ivra.backbones import Backbone
-from ivra.data import Batch, Item, Row, batches, label_names, read_rows
+from ivra.data import Batch, Item, Row, batches, collate, label_names, read_rows
 from ivra.errors import IvraError
 from ivra.tasks import QuestionAnswering, Task
 from ivra.training.config import TrainConfig
+from ivra.training.devices import Devices, share
 
 HELD_OUT = 0.1
 
@@ -167,6 +171,74 @@ class Encoder:
             by_length=self.by_length and shuffle_seed is not None,
         )
         return (batch.to(self.backbone.device) for batch in found)
+
+    def own_batches(
+        self, items: Sequence[Item], devices: Devices
+    ) -> Iterator[tuple[Tensor, Batch]]:
+        """This process's share of the batches of ``items``, in order, with the rows' places."""
+        start = 0
+        for number, batch in enumerate(self.batches(items)):
+            if number % devices.count == devices.index:
+                yield torch.arange(start, start + len(batch)), batch
+            start += len(batch)
+
+    def shared(self, devices: Devices, accumulation: int) -> "Shared":
+        """The batches of steps that several parts make up together."""
+        return Shared(self, devices, accumulation)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The rows of a step: those of every process, ``accumulation`` batches one after another.
+
+    What a step sees is the same for any number of processes and batches whose product is the same.
+    """
+
+    encoder: Encoder
+    devices: Devices
+    accumulation: int
+
+    def steps(self, items: Sequence[Item]) -> int:
+        """Steps in an epoch.
+
+        Raises:
+            IvraError: not a row for each process.
+        """
+        rows, least = len(items), self.devices.count
+        if rows < least:
+            raise IvraError(f"{rows} rows for {least} processes: expected one for each at least")
+        full, rest = divmod(rows, self._wide.batch_size)
+        return full + (rest >= least)
+
+    def batches(self, items: Sequence[Item], shuffle_seed: int) -> Iterator[Batch]:
+        """The rows of every step of an epoch, of all processes.
+
+        A last batch in which some process would have no row is left out.
+        """
+        found = self._wide.batches(items, shuffle_seed)
+        return (batch for batch in found if len(batch) >= self.devices.count)
+
+    def split(self, batch: Batch) -> Sequence[Batch]:
+        """This process's part of a step, in up to ``accumulation`` batches, none of them empty."""
+        count, places = (
+            self.devices.count,
+            share(len(batch), self.devices.count, self.devices.index),
+        )
+        own = batch.items[places]
+        parts = min(self.accumulation, len(batch) // count)
+        if count == parts == 1:
+            return (batch,)
+        backbone = self.encoder.backbone
+        made = [own[share(len(own), parts, part)] for part in range(parts)]
+        return [
+            collate(rows, backbone.pad_id, backbone.padding_side).to(backbone.device)
+            for rows in made
+        ]
+
+    @property
+    def _wide(self) -> Encoder:
+        parts = self.devices.count * self.accumulation
+        return replace(self.encoder, batch_size=self.encoder.batch_size * parts)
 
 
 def encoder_of(backbone: Backbone, config: TrainConfig) -> Encoder:
