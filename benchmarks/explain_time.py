@@ -9,6 +9,7 @@ over rounds of contender / floor.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +69,8 @@ def contenders(backbone: Backbone, batch: Batch) -> dict[str, Callable[[], objec
         mask = torch.ones_like(ids)
         return plain(input_ids=ids, attention_mask=mask).logits
 
-    def module(levels: tuple[str, ...]) -> Callable[[], object]:
-        built = InterpretableAttention(backbone.sizes, levels)
+    def module(levels: tuple[str, ...], hidden: int = 0) -> Callable[[], object]:
+        built = InterpretableAttention(backbone.sizes, levels, value_hidden=hidden)
 
         @torch.no_grad()
         def run() -> object:
@@ -99,23 +100,29 @@ def contenders(backbone: Backbone, batch: Batch) -> dict[str, Callable[[], objec
         "plain forward": forward,
         "ivra, feature+head+layer": module(("feature", "head", "layer")),
         "ivra, feature+head+layer+value": module(("feature", "head", "layer", "value")),
+        "ivra, the same with 16 hidden units": module(("feature", "head", "layer", "value"), 16),
         "mean attention (output_attentions)": output_attentions,
         "Input x Gradient (captum)": input_x_gradient,
         "Integrated Gradients, 50 steps (captum)": integrated_gradients,
     }
 
 
-def measure(runs: dict[str, Callable[[], object]], rounds: int, slow_rounds: int) -> dict:
+def measure(
+    runs: dict[str, Callable[[], object]],
+    rounds: int,
+    slow_rounds: int,
+    clock: Callable[[], float],
+) -> dict:
     """Seconds of each contender in each round (the slowest only in the first ``slow_rounds``)."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(-2, rounds):
         for name, run in runs.items():
             if "steps" in name and not 0 <= number < slow_rounds:
                 continue
-            started = time.perf_counter()
+            started = clock()
             run()
             if number >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
@@ -125,11 +132,17 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--slow-rounds", type=int, default=1)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     backbone = load_backbone(MODEL, ("negative", "positive")).eval()
     batch = random_batch(backbone, arguments.rows, arguments.length)
-    seconds = measure(contenders(backbone, batch), arguments.rounds, arguments.slow_rounds)
+    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
+    runs = contenders(backbone, batch)
+    seconds = measure(runs, arguments.rounds, arguments.slow_rounds, clock)
     floor = seconds["plain forward"]
     figures = {}
     for name, values in seconds.items():
@@ -145,7 +158,8 @@ def main() -> None:
         write_json_atomic(
             arguments.json,
             {
-                "command": f"python benchmarks/explain_time.py --rounds {arguments.rounds}",
+                "command": " ".join(["python", "benchmarks/explain_time.py", *sys.argv[1:]]),
+                "clock": arguments.clock,
                 "rows": arguments.rows,
                 "length": arguments.length,
                 "threads": torch.get_num_threads(),

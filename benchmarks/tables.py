@@ -10,6 +10,8 @@ import statistics
 import sys
 from pathlib import Path
 
+import paper_tables
+
 from ivra.storage import write_text_atomic
 from ivra.studies import figure, markdown, spread
 
@@ -27,18 +29,6 @@ TITLES = {
     "lime": "LIME",
     "random": "random",
 }
-PASSES = {
-    "ivra": "1",
-    "lime": "501",
-    "occlusion": "tokens + 2",
-    "integrated-gradients": "51, 50 backward",
-    "input-x-gradient": "2, 1 backward",
-    "untrained": "1",
-    "attention": "1",
-    "attention-last": "1",
-    "random": "0",
-}
-"""Forward passes a row of each explainer, as docs/explainers.md says."""
 
 
 def read(pattern: str) -> list[dict]:
@@ -57,56 +47,6 @@ def grouped(pattern: str) -> dict[str, list[dict]]:
 def number(value: float | None) -> str:
     """Three digits, or a dash where the figure is undefined."""
     return "-" if value is None else f"{value:.3f}"
-
-
-def faithfulness() -> str:
-    """One pass against hundreds on SST-2, then the whole test part beside what costs little."""
-    groups = grouped("faithfulness/sst2/*.json")
-    if "static" not in groups:
-        return ""
-    static = groups["static"][0]
-    trained = {name: groups[name] for name in ("comp", "suff") if name in groups}
-    rows = [
-        [f"ivra, trained for `{name}`", PASSES["ivra"], *_both(found, "ivra")]
-        for name, found in trained.items()
-    ]
-    rows += [
-        [TITLES[name], PASSES[name], *_both([static], name)] for name in PASSES if name != "ivra"
-    ]
-    rows.sort(key=lambda row: float(row[2].split()[0]), reverse=True)
-    used = next(iter(trained.values()))[0]["config"]
-    seeds = sorted({r["config"]["seed"] for found in trained.values() for r in found})
-    text = (
-        f"MiniLM (6 layers) fine-tuned on SST-2 and frozen; the module is trained for "
-        f"{used['max_steps']} steps, seeds {', '.join(map(str, seeds))}: mean (least to largest). "
-        f"AOPC by deletion on the first {static['data']['rows']} test rows; *passes* are forward "
-        f"passes a row. `python benchmarks/faithfulness.py --sets sst2 --seeds "
-        f"{','.join(map(str, seeds))}`, `benchmarks/results/faithfulness/`.\n\n"
-        + markdown(["explanation", "passes", "COMP (higher is better)", "SUFF (lower)"], rows)
-    )
-    return text + _whole_test({name: groups.get(f"{name}-all", []) for name in trained})
-
-
-def _both(found: list[dict], explainer: str) -> list[str]:
-    return [spread(figure(r, explainer, metric) for r in found) for metric in ("comp", "suff")]
-
-
-def _whole_test(groups: dict[str, list[dict]]) -> str:
-    found = [result for results in groups.values() for result in results]
-    if not found:
-        return ""
-    rows = [
-        [f"ivra, trained for `{name}`", *_both(results, "ivra")]
-        for name, results in groups.items()
-        if results
-    ]
-    others = [name for name in found[0]["figures"] if name in TITLES and name != "ivra"]
-    rows += [[TITLES[name], *_both(found[:1], name)] for name in others]
-    return (
-        f"\nThe same on the whole test part ({found[0]['data']['rows']} rows, accuracy "
-        f"{found[0]['accuracy']['accuracy']:.3f}), beside what takes a pass or two:\n\n"
-        + markdown(["explanation", "COMP (higher is better)", "SUFF (lower)"], rows)
-    )
 
 
 def builtin() -> str:
@@ -153,7 +93,8 @@ def explain_time() -> str:
     ]
     return (
         f"Time to explain {found[0]['rows']} rows of {found[0]['length']} tokens with MiniLM, over "
-        f"a plain fused-attention forward of the same batch ({found[0]['threads']} CPU threads). "
+        f"a plain fused-attention forward of the same batch ({found[0]['threads']} CPU threads, "
+        f"{found[0].get('clock', 'wall')} time). "
         "`python benchmarks/explain_time.py`, `benchmarks/results/explain_time.json`.\n\n"
         + markdown(["", "x plain forward"], rows)
     )
@@ -307,13 +248,13 @@ def pages() -> dict[Path, str]:
     """The pages with tables, as they should be."""
     readme, docs = ROOT / "README.md", ROOT / "docs"
     criteria, attention = docs / "criteria.md", docs / "attention.md"
-    evaluation = docs / "evaluation.md"
+    evaluation, results = docs / "evaluation.md", docs / "results.md"
     return {
         readme: between(
             readme.read_text(encoding="utf-8"),
             START,
             END,
-            (faithfulness(), builtin(), explain_time()),
+            (paper_tables.one_pass(), builtin(), explain_time()),
         ),
         criteria: between(
             between(
@@ -331,6 +272,17 @@ def pages() -> dict[Path, str]:
             "<!-- aopc -->",
             "<!-- end of aopc -->",
             (aopc_time(),),
+        ),
+        results: between(
+            between(
+                results.read_text(encoding="utf-8"),
+                "<!-- paper -->",
+                "<!-- end of paper -->",
+                (paper_tables.results(),),
+            ),
+            "<!-- trials -->",
+            "<!-- end of trials -->",
+            (paper_tables.trials(),),
         ),
         attention: between(
             attention.read_text(encoding="utf-8"),

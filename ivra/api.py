@@ -46,7 +46,6 @@ from ivra.reports import (
 )
 from ivra.reports.results import EXPLAINER_TITLES, summary_rows
 from ivra.studies.heatmaps import example_cells
-from ivra.studies.matrix import RUNS
 from ivra.studies.run import StudyResult
 from ivra.studies.tables import TITLES
 from ivra.training import Run, load_run
@@ -179,15 +178,17 @@ def write_study_examples(found: StudyResult, output: Path, rows: int = 4) -> lis
     written = []
     for number, model in enumerate(found.study.models):
         cells = example_cells(found, model)
-        if not cells or not (output / RUNS / cells[0].base_run / "run.json").is_file():
+        if not cells or not (found.matrix.runs / cells[0].base_run / "run.json").is_file():
             continue
-        base = load_run(output / RUNS / cells[0].base_run)
+        base = load_run(found.matrix.runs / cells[0].base_run)
         judged, _ = evaluation_rows(base, cells[0].cell.evaluation)
         shown = min(rows, len(judged))
         lines = [compare(base, judged[:rows], found.study.explainers)]
         for cell in cells:
             title = TITLES.get(str(cell.method), str(cell.method))
-            own = compare(load_run(output / RUNS / str(cell.cell.run)), judged[:rows], ("ivra",))
+            own = compare(
+                load_run(found.matrix.runs / str(cell.cell.run)), judged[:rows], ("ivra",)
+            )
             lines.append([replace(c, row=replace(c.row, explainer=title)) for c in own])
         by_row = [
             entry

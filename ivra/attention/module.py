@@ -66,6 +66,24 @@ def query_key_logits(mean: Tensor, key: Tensor) -> HeadLogits:
     return (grouped @ key.transpose(-1, -2)).reshape(batch, heads, -1)
 
 
+def _check(levels: Sequence[str], reading: str, value_hidden: int) -> None:
+    for level in levels:
+        if level not in LEVELS:
+            raise unknown_name("level", level, list(LEVELS))
+    if reading not in READINGS:
+        raise unknown_name("reading", reading, list(READINGS))
+    if reading == "literal" and "value" in levels:
+        raise IvraError(
+            "the value level needs scores before the simplex: expected reading 'gains' or "
+            "'coefficients', got 'literal'; choose another reading or drop the level"
+        )
+    if value_hidden and "value" not in levels:
+        raise IvraError(
+            f"value_hidden is {value_hidden}, but the levels are {','.join(levels)}: hidden "
+            "units belong to the level 'value'; add it, or leave them out"
+        )
+
+
 class InterpretableAttention(nn.Module):
     r"""Saliency over tokens from feature, head and layer coefficients (IvRA eq. 1-5).
 
@@ -89,6 +107,12 @@ class InterpretableAttention(nn.Module):
     In the first two readings every subset of levels starts as the mean of all heads' attention
     logits. The value level is beyond the paper: it adds ``sum_{l,h} u_{c,l,h} . v_j^{l,h}``
     with ``v`` the head's value vectors and ``u`` (start 0) learned for the predicted class ``c``.
+    With ``value_hidden`` units ``k`` it also adds, ``v-`` being the mean over visible tokens::
+
+        sum_k o_{c,k} gelu( sum_{l,h} w_{k,l,h} . v_j^{l,h} + w'_{k,l,h} . v-^{l,h}  +  b_k )
+
+    so that a token's score may depend on what stands beside it (``o`` starts at 0, ``w`` and
+    ``w'`` are drawn).
 
     Args:
         sizes: layers, heads, features, value features and classes of the backbone.
@@ -100,10 +124,11 @@ class InterpretableAttention(nn.Module):
         saliency_norm: the final map onto the simplex.
         preferences: criteria; every coefficient is then ``base + sum_c p_c delta_c`` of a
             preference ``p`` over them (see :meth:`prefer`), uniform at the start.
+        value_hidden: hidden units of the value level, none by default.
 
     Raises:
-        IvraError: unknown level, reading or normaliser, or the value level with ``literal``
-            (its sum over layers is already on the simplex).
+        IvraError: unknown level, reading or normaliser, the value level with ``literal``
+            (its sum over layers is already on the simplex), or hidden units without that level.
     """
 
     def __init__(
@@ -114,19 +139,12 @@ class InterpretableAttention(nn.Module):
         coefficients_norm: str = "softmax",
         saliency_norm: str = "softmax",
         preferences: Sequence[str] = (),
+        value_hidden: int = 0,
     ) -> None:
         super().__init__()
-        for level in levels:
-            if level not in LEVELS:
-                raise unknown_name("level", level, list(LEVELS))
-        if reading not in READINGS:
-            raise unknown_name("reading", reading, list(READINGS))
-        if reading == "literal" and "value" in levels:
-            raise IvraError(
-                "the value level needs scores before the simplex: expected reading 'gains' or "
-                "'coefficients', got 'literal'; choose another reading or drop the level"
-            )
+        _check(levels, reading, value_hidden)
         self.sizes = sizes
+        self.value_hidden = value_hidden
         self.levels = tuple(level for level in LEVELS if level in levels)
         self.reading = reading
         self.coefficients_norm = coefficients_norm
@@ -144,6 +162,7 @@ class InterpretableAttention(nn.Module):
             self.layer = nn.Parameter(start(n))
         if "value" in levels:
             self.value = nn.Parameter(torch.zeros(c, n, h, dv))
+            self._add_hidden_units(value_hidden)
         if reading == "gains" and levels:
             self.log_temperature = nn.Parameter(torch.zeros(()))
         self.preferences = tuple(preferences)
@@ -151,6 +170,15 @@ class InterpretableAttention(nn.Module):
             self.preference = Preference(self.preferences)
             for name, parameter in list(self.named_parameters()):
                 register_parametrization(self, name, Shifted(parameter, self.preference))
+
+    def _add_hidden_units(self, count: int) -> None:
+        if not count:
+            return
+        n, h, _, dv, c = self.sizes
+        self.hidden_value = nn.Parameter(torch.randn(count, n, h, dv))
+        self.hidden_context = nn.Parameter(torch.randn(count, n, h, dv))
+        self.hidden_bias = nn.Parameter(torch.zeros(count))
+        self.hidden_out = nn.Parameter(torch.zeros(c, count))
 
     def prefer(self, shares: Mapping[str, float] | None = None) -> None:
         """Explain by the trade-off ``shares``, divided by their sum; uniform without.
@@ -177,10 +205,29 @@ class InterpretableAttention(nn.Module):
             heads = query_key_logits(mean, key)
         values = None
         if "value" in self.levels:
-            groups = inputs.value.shape[1]
-            u = self.value_weights()[:, layer].unflatten(1, (groups, -1)).sum(2)
-            values = torch.einsum("cgd,bgld->bcl", u, inputs.value)
+            values = self._read_values(layer, inputs)
         return LayerReading(heads, values)
+
+    def _read_values(self, layer: int, inputs: LayerInputs) -> Tensor:
+        """A layer's share of every class's evidence and of every hidden unit, ``(B, C + K, L)``."""
+        groups = inputs.value.shape[1]
+
+        def grouped(weights: Tensor) -> Tensor:
+            return self._scaled(weights[:, layer]).unflatten(1, (groups, -1)).sum(2)
+
+        weights = grouped(self.value)
+        if not self.value_hidden:
+            return torch.einsum("cgd,bgld->bcl", weights, inputs.value)
+        weights = torch.cat([weights, grouped(self.hidden_value)])
+        found = torch.einsum("cgd,bgld->bcl", weights, inputs.value)
+        mean = mean_query(inputs.value, inputs.visible)
+        context = torch.einsum("kgd,bgd->bk", grouped(self.hidden_context), mean)
+        classes = self.sizes.classes
+        return torch.cat([found[:, :classes], found[:, classes:] + context[..., None]], dim=1)
+
+    def _scaled(self, weights: Tensor) -> Tensor:
+        """Parameters of the value level as they multiply value vectors."""
+        return weights / (self.sizes.layers * self.sizes.heads * self.sizes.value_dim) ** 0.5
 
     def _literal_heads(self, layer: int, inputs: LayerInputs) -> HeadLogits:
         repeat = inputs.query.shape[1] // inputs.key.shape[1]
@@ -206,8 +253,7 @@ class InterpretableAttention(nn.Module):
         The parameter is ``u * sqrt(N H D)``, so that one learning rate suits a score summed over
         all features of all heads and the gains, which are averaged.
         """
-        _, n, h, d = self.value.shape
-        return self.value / (n * h * d) ** 0.5
+        return self._scaled(self.value)
 
     def head_coefficients(self) -> Tensor:
         """``eta_l lambda_l^h`` of every head, ``(N, H)``: what a head's logits are weighed by.
@@ -245,9 +291,16 @@ class InterpretableAttention(nn.Module):
             evidence = [reading.values for reading in readings if reading.values is not None]
             total = torch.stack(evidence).sum(0)
             scores = scores + total[torch.arange(len(predictions)), predictions]
+            if self.value_hidden:
+                scores = scores + self._hidden_scores(total[:, self.sizes.classes :], predictions)
         if self.reading == "gains" and self.levels:
             scores = scores * self.log_temperature.exp()
         return scores
+
+    def _hidden_scores(self, sums: Tensor, predictions: Labels) -> TokenScores:
+        active = nn.functional.gelu(sums + self.hidden_bias[:, None])
+        out = self.hidden_out[predictions] / self.value_hidden**0.5
+        return torch.einsum("bkl,bk->bl", active, out)
 
     def forward(
         self,
@@ -280,4 +333,5 @@ class InterpretableAttention(nn.Module):
             "coefficients_norm": self.coefficients_norm,
             "saliency_norm": self.saliency_norm,
             "preferences": list(self.preferences),
+            "value_hidden": self.value_hidden,
         }

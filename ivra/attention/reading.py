@@ -29,7 +29,8 @@ class LayerReading(NamedTuple):
     """One layer reduced to what a saliency needs: nothing of size ``L x L``.
 
     ``heads`` is each head's score of every token; ``values`` the value level's evidence of
-    every token for every class (``None`` where that level is off).
+    every token for every class, followed by its shares of the hidden units' sums (``None`` where
+    that level is off).
     """
 
     heads: HeadLogits

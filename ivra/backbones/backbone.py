@@ -30,6 +30,8 @@ Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
 """What a removed token is kept at, so that the derivative there exists: so little that even an
 attention logit 50 above all others leaves nothing of it."""
+_SHORTENED_GROUPS = 4
+"""In how many groups of like length shortened rows run: fewer pad more, more are smaller."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,8 @@ class Backbone(nn.Module):
         A row of which nothing would be left keeps its first token. Both are differentiable in
         ``keep`` on the whole of ``[0, 1]`` (in float16 the gradient at exactly 0 is lost).
         ``keep`` is read as 1 wherever ``batch.explainable`` is false. ``keep = 1`` everywhere is
-        the plain forward.
+        the plain forward. A 0/1 ``keep`` that nothing is differentiated by costs no more than the
+        tokens that are left.
         """
         batch, back = self.head_first(batch)
         if back is not None:
@@ -242,6 +245,8 @@ class Backbone(nn.Module):
         first = batch.attention_mask & (batch.attention_mask.cumsum(-1) == 1)
         rescued = first & ~kept.any(-1, keepdim=True)
         kept, keep = kept | rescued, torch.where(rescued, torch.ones_like(keep), keep)
+        if self._may_shorten(keep):
+            return self._shortened(batch, kept)
         capture = Capture(batch.attention_mask, key_bias=(keep + _LEAST_KEEP).log())
         # A removed token's id becomes padding, so that a head that reads the last token finds
         # the last one kept; its own embedding still enters, or nothing could bring it back.
@@ -249,6 +254,31 @@ class Backbone(nn.Module):
         with self._given_embeddings(self.embed(batch.input_ids)):
             logits = self._run(batch, ids, kept, capture).logits
         return self.task.kept(logits, keep)
+
+    def _may_shorten(self, keep: TokenScores) -> bool:
+        """Whether ``keep`` can be had by deletion: nothing asks for a derivative, every token is
+        there or not, and an outcome has no places that deletion would move."""
+        moving = keep.requires_grad or any(p.requires_grad for p in self.parameters())
+        if not self.task.has_classes or (torch.is_grad_enabled() and moving):
+            return False
+        return bool(((keep == 0) | (keep == 1)).all())
+
+    def _shortened(self, batch: Batch, kept: TokenMask) -> Outputs:
+        """Logits of the rows with all but their ``kept`` tokens deleted, like lengths together."""
+        counts = kept.sum(-1)
+        order = kept.logical_not().int().argsort(dim=1, stable=True)
+        logits = None
+        for rows in counts.argsort(descending=True).chunk(_SHORTENED_GROUPS):
+            place = order[rows, : int(counts[rows[0]])]
+            present = kept[rows].gather(1, place)
+            ids = batch.input_ids[rows].gather(1, place).where(present, self.pad_id)
+            types = batch.token_type_ids[rows].gather(1, place).where(present, 0)
+            found = self.classify(ids, types, present, present, present)
+            if logits is None:
+                logits = found.new_empty(len(batch), *found.shape[1:])
+            logits[rows] = found
+        assert logits is not None
+        return logits
 
     def _findable(self, ids: TokenIds, visible: TokenMask) -> TokenIds:
         """``ids`` for a head that reads the last token whose id is not that of padding.

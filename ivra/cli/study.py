@@ -64,6 +64,7 @@ def _study(
 @click.option("--scale", type=click.Choice(list(SCALES)), help="of a preset  [default: cpu]")
 @click.option("--name", help="of the study, and its folder under studies")
 @click.option("--output", type=click.Path(file_okay=False), help="folder  [default: studies/NAME]")
+@click.option("--runs", type=click.Path(file_okay=False), help="folder  [default: OUTPUT/runs]")
 @click.option("--model", "models", metavar="M,M,...", help="tiny-electra, folders or hub ids")
 @click.option("--data", metavar="D,D,...", help="sets of the data folder, or what ivra train takes")
 @click.option("--data-folder", type=click.Path(), help="folder of data sets  [default: $IVRA_DATA]")
@@ -82,6 +83,7 @@ def study_command(
     scale: str | None,
     name: str | None,
     output: str | None,
+    runs: str | None,
     models: str | None,
     data: str | None,
     data_folder: str | None,
@@ -117,13 +119,13 @@ def study_command(
     folder = data_folder or os.environ.get("IVRA_DATA") or None
     study = _study(what, scale, changes, folder)
     target = Path(output or Path("studies") / study.name)
-    planned = plan(study, target, folder)
+    planned = plan(study, target, folder, runs)
     if dry_run:
         print_plan(planned)
         return
     quiet()
     with StudyBar(sum(not cell.finished for cell in planned)) as bar:
-        found = run_study(study, target, data_folder=folder, device=device, watch=bar)
+        found = run_study(study, target, data_folder=folder, runs=runs, device=device, watch=bar)
     for table in tables_of(found, median):
         console.print(f"\n[bold]{escape(table.caption)}[/bold]", highlight=False, soft_wrap=True)
         console.print(rich_table(table))

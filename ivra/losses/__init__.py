@@ -33,6 +33,7 @@ from ivra.losses.divergence import (
     row_divergence,
     squared_distances,
 )
+from ivra.losses.fidelity import Fidelity, fidelity_sides, thinned_texts
 from ivra.losses.options import Option
 from ivra.losses.plausibility import Plausibility, plausibility_loss, row_auc
 from ivra.losses.registry import Known, Weighted, check_options, known_criteria, parse_criteria
@@ -53,6 +54,7 @@ __all__ = [
     "Criterion",
     "Derivative",
     "Divergence",
+    "Fidelity",
     "Hypergradient",
     "Known",
     "LookAhead",
@@ -75,6 +77,7 @@ __all__ = [
     "comprehensiveness_loss",
     "consistency_loss",
     "fenchel_young",
+    "fidelity_sides",
     "fixed_sharpness",
     "hidden_distances",
     "hypergradient_surrogate",
@@ -98,5 +101,6 @@ __all__ = [
     "spearman",
     "squared_distances",
     "sufficiency_loss",
+    "thinned_texts",
     "top_k",
 ]

@@ -7,6 +7,7 @@ from ivra.errors import IvraError, unknown_name
 from ivra.losses.comprehensiveness import Comprehensiveness
 from ivra.losses.consistency import Consistency
 from ivra.losses.criterion import Criterion
+from ivra.losses.fidelity import Fidelity
 from ivra.losses.options import checked_values
 from ivra.losses.plausibility import Plausibility
 from ivra.losses.simulatability import Simulatability
@@ -20,6 +21,7 @@ BUILT_IN: tuple[type[Criterion], ...] = (
     Sufficiency,
     Consistency,
     Plausibility,
+    Fidelity,
 )
 
 

@@ -1,11 +1,10 @@
 """Heat maps of what a trained module weighs every head by (IvRA figure 3, SMaT)."""
 
 import math
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ivra.studies.matrix import RUNS, StudyCell
+from ivra.studies.matrix import StudyCell
 from ivra.studies.run import StudyResult
 from ivra.training import load_run
 
@@ -21,9 +20,7 @@ def example_cells(found: StudyResult, model: str) -> list[StudyCell]:
     return list(first.values())
 
 
-def coefficient_maps(
-    found: StudyResult, model: str, output: Path, titles: dict[str, str]
-) -> Figure | None:
+def coefficient_maps(found: StudyResult, model: str, titles: dict[str, str]) -> Figure | None:
     """A panel a method: its coefficient of every head, layers from the bottom up.
 
     The colours of all panels have one scale, from 0 or the least to the largest. ``None`` where
@@ -31,7 +28,7 @@ def coefficient_maps(
     """
     maps = []
     for cell in example_cells(found, model):
-        folder = output / RUNS / str(cell.cell.run)
+        folder = found.matrix.runs / str(cell.cell.run)
         if (folder / "run.json").is_file() and cell.method is not None:
             weights = load_run(folder).module.head_coefficients().detach().cpu()
             maps.append((titles.get(cell.method, cell.method), cell.criterion, weights.tolist()))

@@ -42,6 +42,7 @@ _BASE_STEPS = {
 _OF_BASE = (
     *SHARED,
     "batch_size",
+    "batching",
     "clip",
     "validation_rows",
     "bins",
@@ -77,16 +78,22 @@ class StudyCell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The cells of a study in the order in which they run, and what stands for folders of this
-    machine in their files."""
+    """The cells of a study in the order in which they run, the folder of their runs, and what
+    stands for folders of this machine in their files."""
 
     cells: tuple[StudyCell, ...]
+    runs: Path
     places: Mapping[str, str]
     columns: tuple[Metric, ...]
 
 
-def matrix_of(study: Study, output: Path, data_folder: str | Path | None = None) -> Matrix:
-    """The cells of ``study``, with fine-tuned models under ``output``.
+def runs_folder(output: Path, runs: str | Path | None = None) -> Path:
+    """Where a study's runs stand: ``runs``, or the folder of that name in ``output``."""
+    return output / RUNS if runs is None else Path(runs)
+
+
+def matrix_of(study: Study, runs: Path, data_folder: str | Path | None = None) -> Matrix:
+    """The cells of ``study``, with fine-tuned models under ``runs``.
 
     Args:
         data_folder: where data sets are looked for first, a folder each (default: the variable
@@ -96,7 +103,7 @@ def matrix_of(study: Study, output: Path, data_folder: str | Path | None = None)
         IvraError: two cells with one name, or a combination that no run can have.
     """
     folder = data_folder or os.environ.get(DATA_VARIABLE) or None
-    builder = _Builder(study, output.resolve(), None if folder is None else Path(folder).resolve())
+    builder = _Builder(study, runs.resolve(), None if folder is None else Path(folder).resolve())
     cells = tuple(builder.cells())
     seen: dict[str, StudyCell] = {}
     for found in cells:
@@ -106,15 +113,15 @@ def matrix_of(study: Study, output: Path, data_folder: str | Path | None = None)
                 "models, data sets and methods that differ in letters, digits or . + ="
             )
         seen[found.cell.name] = found
-    return Matrix(cells, builder.places, builder.columns)
+    return Matrix(cells, builder.runs, builder.places, builder.columns)
 
 
 class _Builder:
     """Makes the cells; ``places`` is filled on the way."""
 
-    def __init__(self, study: Study, output: Path, folder: Path | None) -> None:
+    def __init__(self, study: Study, runs: Path, folder: Path | None) -> None:
         self.study = study
-        self.runs = output / RUNS
+        self.runs = runs
         self.folder = folder
         self.columns = columns_of(study.columns, study.criteria)
         self.places: dict[str, str] = {}
@@ -136,20 +143,22 @@ class _Builder:
         if shared.get("student"):
             shared["student"] = self._model(Path(shared["student"]).name, shared["student"])
         start = self._model(model_name, model)
-        base = self._base(shared, start, self._source(data.source or data_name), seed)
+        tuning = seed if study.model_seed is None else study.model_seed
+        base = self._base(shared, start, self._source(data.source or data_name), tuning)
         prefix = f"{slug(model_name)}_{slug(data_name)}"
-        base_run = f"{prefix}_base-seed{seed}"
+        base_run = f"{prefix}_base-seed{tuning}"
         tuned = str(self.runs / base_run / "model")
-        self.places[tuned] = f"{model_name} fine-tuned on {data_name}, seed {seed}"
+        self.places[tuned] = f"{model_name} fine-tuned on {data_name}, seed {tuning}"
+        again = study.model_seed is not None and seed != study.seeds[0]
         for suffix, shown, judged in self._judged(data_name, data, seed):
-            if study.explainers:
+            if study.explainers and not again:
                 static = replace(judged, explainers=study.explainers)
                 group = f"{prefix}_{STATIC}{suffix}"
                 cell = Cell(group, base, static, base_run, clock_rows=clock)
                 yield StudyCell(cell, model_name, shown, None, None, base, base_run)
             for method in study.methods:
                 for criterion in study.criteria_of(method):
-                    training = self._trained(shared, method, criterion, tuned, base)
+                    training = self._trained(shared, method, criterion, tuned, base, seed)
                     if training.init_module == (ALONE,):
                         training = self._warm(
                             training, f"{prefix}_{slug(study.first)}", f"-seed{seed}"
@@ -166,7 +175,13 @@ class _Builder:
         return training_config(self.study, {**own, **fixed})
 
     def _trained(
-        self, shared: Values, method: str, criterion: str, tuned: str, base: TrainConfig
+        self,
+        shared: Values,
+        method: str,
+        criterion: str,
+        tuned: str,
+        base: TrainConfig,
+        seed: int,
     ) -> TrainConfig:
         values = {**shared, "criteria": criterion, **method_changes(self.study, method)}
         named = [known.name for known in parse_criteria(str(values["criteria"]))]
@@ -178,7 +193,7 @@ class _Builder:
             own["combine"] = "sum"
         for key in ("finetune_epochs", "finetune_lr", "finetune_weight_decay", "finetune_removal"):
             values.pop(key, None)
-        fixed = {"model": tuned, "data": base.data, "seed": base.seed, "finetune": "never"}
+        fixed = {"model": tuned, "data": base.data, "seed": seed, "finetune": "never"}
         student = {"student": values.get("student") or base.model}
         return training_config(self.study, {**values, **fixed, **student, **own})
 
@@ -249,6 +264,7 @@ def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, A
     An option of training that the file does not know, since it is newer, had its default.
     """
     cell, told = found.cell, made.get("cell", {})
+    plain = TrainConfig().model_dump(mode="json")
     asked = {
         "training": cell.training.model_dump(mode="json"),
         "evaluation": asdict(cell.evaluation),
@@ -256,9 +272,9 @@ def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, A
         "clock_rows": cell.clock_rows,
     }
     before = {
-        "training": {**TrainConfig().model_dump(mode="json"), **(made.get("config") or {})},
+        "training": plain | made.get("config", {}),
         "evaluation": told.get("evaluation"),
-        "base": told.get("base"),
+        "base": plain | told["base"] if told.get("base") else None,
         "clock_rows": told.get("clock_rows", 0),
     }
     return _differs(placed(json.loads(json.dumps(asked)), places), before, ())

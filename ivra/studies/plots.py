@@ -59,7 +59,7 @@ def write_plots(found: StudyResult, tables: Sequence[Table], output: Path) -> li
             written += [save(figure, output / f"{stem}.{kind}") for kind in ("png", "svg")]
         if found.study.plot == "examples":
             with matplotlib.rc_context(STYLE):
-                figure = coefficient_maps(found, table.model, output, TITLES)
+                figure = coefficient_maps(found, table.model, TITLES)
                 if figure is not None:
                     stem = "coefficients" if len(tables) == 1 else f"coefficients-{number + 1}"
                     written += [save(figure, output / f"{stem}.{kind}") for kind in ("png", "svg")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ivra.errors import IvraError, unknown_name
+from ivra.losses import parse_criteria
 from ivra.studies.methods import PAPER
 from ivra.studies.spec import Study, Values, make_study, merged
 
@@ -36,6 +37,7 @@ class Scale:
     training: Values
     evaluation: Values
     sets: Mapping[str, Values] = field(default_factory=dict)
+    model_seed: int | None = None
 
 
 def _lengths(source: str, *lengths: int) -> dict[str, Values]:
@@ -53,7 +55,7 @@ def _table(title: str, criterion: str) -> Preset:
         "title": title,
         "criteria": (criterion,),
         "explainers": EXPLAINERS,
-        "methods": TRAINED,
+        "methods": (*TRAINED, "ivra-value"),
     }
     return Preset(title, values, {"imdb": {}, "esnli": {}, "squad": {}})
 
@@ -70,7 +72,7 @@ PRESETS: dict[str, Preset] = {
             "criteria": ("sim", "comp", "suff", "cons"),
             "columns": ("plausibility", "average_precision"),
             "explainers": EXPLAINERS,
-            "methods": TRAINED,
+            "methods": (*TRAINED, "ivra-value"),
         },
         {"movies": {}},
     ),
@@ -190,25 +192,41 @@ SCALES: dict[str, Scale] = {
         {"rows": 12, "students": 1, "student_rows": 64, "student_epochs": 4, "resamples": 0},
     ),
     "cpu": Scale(
-        "a small pretrained encoder on two cores, minutes a cell",
+        "a small pretrained encoder on two cores, half a minute a cell",
         {},
         (0, 1, 2),
         {
-            "finetune_epochs": 2,
+            "finetune_epochs": 1,
+            "finetune_lr": 1e-4,
+            "batch_size": 16,
+            "batching": "by-length",
             "lr": 0.05,
-            "max_steps": 60,
-            "validations": 3,
-            "validation_rows": 200,
-            "max_length": 96,
+            "max_steps": 30,
+            "validations": 1,
+            "validation_rows": 100,
+            "max_length": 64,
+            "options": {"comp": {"samples": 4}, "suff": {"samples": 4}},
         },
-        {"rows": 100},
+        {"rows": 64, "students": 1, "student_rows": 200},
         {
+            "sst2": {"evaluation": {"rows": 100}},
+            "esnli": {"training": {"finetune_epochs": 2}},
             "imdb": {"training": {"max_length": 160}},
+            "squad": {
+                "training": {"max_length": 160, "batch_size": 8, "validation_rows": 32},
+                "evaluation": {"rows": 24},
+            },
             "movies": {
-                "training": {"max_length": 256, "batch_size": 16},
-                "evaluation": {"rows": 94},
+                "training": {
+                    "max_length": 128,
+                    "batch_size": 8,
+                    "validation_rows": 32,
+                    "finetune_epochs": 3,
+                },
+                "evaluation": {"rows": 24},
             },
         },
+        model_seed=0,
     ),
     "paper": Scale(
         "the paper's epochs, batches and seeds, on an accelerator",
@@ -280,18 +298,34 @@ def study_at(
         "evaluation": size.evaluation,
         "seeds": size.seeds,
     }
+    if size.model_seed is not None:
+        values["model_seed"] = size.model_seed
     values = merged(values, preset.values)
     if scale == "tiny":
         values["data"] = dict(preset.tiny)
     elif "data" not in changes:
-        values["data"] = {
-            key: _with(own, size.sets.get(str(own.get("source", key)), {}))
-            for key, own in preset.sets.items()
-        }
+        values["data"] = _sized(preset.sets, size)
         _check_folder(name, list(preset.sets), data_folder)
+    if isinstance(changes.get("data"), list | tuple):
+        changes["data"] = _sized({str(source): {} for source in changes["data"]}, size)
     if "models" not in changes:
         values["models"] = dict(size.models) or {"minilm": _bench_model(name)}
-    return make_study(merged(values, changes))
+    return make_study(_fitting(merged(values, changes)))
+
+
+def _fitting(values: Values) -> Values:
+    """``values`` without the options of criteria that the study does not train for."""
+    training = dict(values["training"])
+    named = {one.name for text in values["criteria"] for one in parse_criteria(str(text))}
+    options = {key: own for key, own in training.pop("options", {}).items() if key in named}
+    return {**values, "training": {**training, **({"options": options} if options else {})}}
+
+
+def _sized(sets: Mapping[str, Values], size: Scale) -> dict[str, Values]:
+    """Data sets with what the scale says of each."""
+    return {
+        key: _with(own, size.sets.get(str(own.get("source", key)), {})) for key, own in sets.items()
+    }
 
 
 def _with(own: Values, size: Values) -> Values:

@@ -12,11 +12,11 @@ from ivra.storage import write_json_atomic
 from ivra.studies.grid import Result, placed, ready_run, run_cell
 from ivra.studies.matrix import (
     CELLS,
-    RUNS,
     Matrix,
     StudyCell,
     difference,
     matrix_of,
+    runs_folder,
     training_difference,
 )
 from ivra.studies.spec import Study
@@ -64,13 +64,19 @@ class Planned:
     seconds: float | None
 
 
-def plan(study: Study, output: Path, data_folder: str | Path | None = None) -> list[Planned]:
-    """The cells of a study in their order, nothing run.
+def plan(
+    study: Study,
+    output: Path,
+    data_folder: str | Path | None = None,
+    runs: str | Path | None = None,
+) -> list[Planned]:
+    """The cells of a study in their order, nothing run; for the rest see :func:`run_study`.
 
     Raises:
         IvraError: a finished cell was made otherwise than asked now.
     """
-    matrix = matrix_of(study, output, data_folder)
+    where = runs_folder(output, runs)
+    matrix = matrix_of(study, where, data_folder)
     done = finished_cells(matrix, output)
     costs: dict[tuple[str, str, str | None], list[float]] = {}
     for found in matrix.cells:
@@ -78,14 +84,14 @@ def plan(study: Study, output: Path, data_folder: str | Path | None = None) -> l
             spent = done[found.cell.name]["cell"]["seconds"]
             own = spent["training"] if found.method is not None else 0.0
             costs.setdefault(found.kind, []).append(own + spent["evaluation"])
-    tuning = _tuning_seconds(matrix, output)
+    tuning = _tuning_seconds(matrix, where)
     ready: set[str] = set()
     planned = []
     for found in matrix.cells:
         finished = found.cell.name in done
         known = costs.get(found.kind)
         seconds = None if finished or not known else statistics.fmean(known)
-        if not finished and found.base_run not in ready and not _is_ready(output, found.base_run):
+        if not finished and found.base_run not in ready and not _is_ready(where, found.base_run):
             ready.add(found.base_run)
             first = tuning.get((found.model, found.base.data))
             seconds = None if seconds is None or first is None else seconds + first
@@ -98,10 +104,14 @@ def run_study(
     output: Path,
     *,
     data_folder: str | Path | None = None,
+    runs: str | Path | None = None,
     device: str = "cpu",
     watch: Watch = SILENT,
 ) -> StudyResult:
     """Run what is not finished yet, and write a JSON a cell under ``output``.
+
+    ``runs`` is where fine-tuned models and trained modules stand (default: ``runs`` in
+    ``output``); studies that share it share those that are the same.
 
     A cell that fails with an :class:`IvraError` is told of in the result, and the others go on.
     A kill at any moment loses the cell it falls into and no other: called again, the study goes
@@ -111,10 +121,11 @@ def run_study(
         IvraError: a finished cell was made otherwise than asked now; nothing is overwritten.
         KeyboardInterrupt: after an interrupt; what is finished stays.
     """
-    matrix = matrix_of(study, output, data_folder)
+    where = runs_folder(output, runs)
+    matrix = matrix_of(study, where, data_folder)
     results = finished_cells(matrix, output)
-    _check_runs(matrix, output)
-    _make_folders(output)
+    _check_runs(matrix, where)
+    _make_folders(output / CELLS, where)
     broken: dict[str, str] = {}
     failures: dict[str, str] = {}
     for found in matrix.cells:
@@ -125,7 +136,7 @@ def run_study(
         try:
             if found.base_run in broken:
                 raise IvraError(broken[found.base_run])
-            results[name] = _run_one(found, matrix, output, device, watch, broken)
+            results[name] = _run_one(found, matrix, output, where, device, watch, broken)
         except IvraError as error:
             failures[name] = str(error)
         watch.on_done(name, failures.get(name))
@@ -168,12 +179,12 @@ def _run_one(
     found: StudyCell,
     matrix: Matrix,
     output: Path,
+    runs: Path,
     device: str,
     watch: Watch,
     broken: dict[str, str],
 ) -> Result:
-    runs = output / RUNS
-    if not _is_ready(output, found.base_run):
+    if not _is_ready(runs, found.base_run):
         watch.on_part("fine-tuning")
         try:
             ready_run(found.base, runs, found.base_run, device)
@@ -183,12 +194,12 @@ def _run_one(
     return run_cell(found.cell, output / CELLS, runs, device, matrix.places, watch.on_part)
 
 
-def _check_runs(matrix: Matrix, output: Path) -> None:
+def _check_runs(matrix: Matrix, runs: Path) -> None:
     """A run that is there, but whose cell is not, has to be one that the cell would make."""
     wanted = {found.base_run: found.base for found in matrix.cells}
     wanted |= {f.cell.run: f.cell.training for f in matrix.cells if f.cell.run is not None}
     for name, training in wanted.items():
-        folder = output / RUNS / name
+        folder = runs / name
         if not (folder / "run.json").is_file():
             continue
         made = make_config(read_config(folder / "config.yaml"), str(folder / "config.yaml"))
@@ -203,17 +214,17 @@ def _otherwise(path: Path, differs: str) -> IvraError:
     )
 
 
-def _is_ready(output: Path, run: str) -> bool:
-    record = output / RUNS / run / "run.json"
+def _is_ready(runs: Path, run: str) -> bool:
+    record = runs / run / "run.json"
     return record.is_file() and not _read(record).get("interrupted")
 
 
-def _tuning_seconds(matrix: Matrix, output: Path) -> dict[tuple[str, str], float]:
+def _tuning_seconds(matrix: Matrix, runs: Path) -> dict[tuple[str, str], float]:
     """What fine-tuning took, by model and data, where some of it is done."""
     spent: dict[tuple[str, str], dict[str, float]] = {}
     for found in matrix.cells:
-        if _is_ready(output, found.base_run):
-            record = _read(output / RUNS / found.base_run / "run.json")
+        if _is_ready(runs, found.base_run):
+            record = _read(runs / found.base_run / "run.json")
             key = (found.model, found.base.data)
             spent.setdefault(key, {})[found.base_run] = float(record["seconds"])
     return {key: statistics.fmean(values.values()) for key, values in spent.items()}
@@ -229,9 +240,9 @@ def _read(path: Path) -> dict[str, Any]:
     return made
 
 
-def _make_folders(output: Path) -> None:
-    try:
-        (output / CELLS).mkdir(parents=True, exist_ok=True)
-        (output / RUNS).mkdir(exist_ok=True)
-    except OSError as error:
-        raise IvraError(f"cannot make the folder {output}: {first_line(error)}") from error
+def _make_folders(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IvraError(f"cannot make the folder {folder}: {first_line(error)}") from error

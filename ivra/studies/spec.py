@@ -88,6 +88,9 @@ class Study(BaseModel):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)] = (
         Field((0, 1, 2), description="each is a fine-tuned model and everything after")
     )
+    model_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
+        None, description="seed of one fine-tuned model for all seeds (default: one a seed)"
+    )
     training: Values = Field({}, description="changes of ivra.TrainConfig")
     evaluation: Values = Field({}, description="changes of ivra.EvalConfig")
     plot: Literal["points", "lines", "thresholds", "examples"] = Field(

@@ -92,6 +92,7 @@ class Table:
     rows: tuple[Row, ...]
     seeds: int
     median: bool = False
+    one_model: bool = False
 
     @property
     def caption(self) -> str:
@@ -156,7 +157,17 @@ def tables_of(found: StudyResult, median: bool = False) -> list[Table]:
                 own = _cells(found, model, columns, ModuleExplainer.name, method, criterion)
                 rows.append(Row(label, True, own))
         title = study.title or study.name
-        tables.append(Table(title, model, columns, tuple(rows), len(study.seeds), median))
+        tables.append(
+            Table(
+                title,
+                model,
+                columns,
+                tuple(rows),
+                len(study.seeds),
+                median,
+                study.model_seed is not None,
+            )
+        )
     return tables
 
 
@@ -212,10 +223,11 @@ def _note(table: Table) -> str:
         f"{row.name}, {column.data} {column.metric.title}: {summary.count} of {table.seeds}"
         for row in table.rows
         for column, summary in zip(table.columns, row.cells, strict=True)
-        if 0 < summary.count < table.seeds
+        if 0 < summary.count < table.seeds and (row.trained or not table.one_model)
     ]
     gaps = f" Over fewer seeds: {'; '.join(missing)}." if missing else ""
-    return f"{text} over {table.seeds} seeds. Best bold, second underlined.{gaps}"
+    model = " of training on one fine-tuned model" if table.one_model else ""
+    return f"{text} over {table.seeds} seeds{model}. Best bold, second underlined.{gaps}"
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,9 @@ class TrainConfig(BaseModel):
     )
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
+    batching: Literal["shuffled", "by-length"] = Field(
+        "shuffled", description="which rows share a step: any, or those of like length (faster)"
+    )
     gradient_accumulation_steps: Count = Field(
         1, description="batches that a step adds up, one after another"
     )
@@ -128,6 +131,9 @@ class TrainConfig(BaseModel):
 
     levels: tuple[str, ...] = Field(
         ("feature", "head", "layer", "value"), description="of feature,head,layer,value"
+    )
+    value_hidden: Annotated[int, Field(ge=0)] = Field(
+        0, description="hidden units of the value level"
     )
     reading: str = Field("gains", description="what NORM runs over: " + ", ".join(READINGS))
     coefficients_norm: str = Field("softmax", description="NORM of the coefficients")
@@ -222,6 +228,12 @@ class TrainConfig(BaseModel):
     def _module_can_be_built(self) -> "TrainConfig":
         if not self.levels and self.train != "backbone":
             raise IvraError("levels is empty: a module that is trained needs one at least")
+        if self.value_hidden and "value" not in self.levels:
+            raise IvraError(
+                f"value_hidden is {self.value_hidden}, but the levels are "
+                f"{','.join(self.levels)}: hidden units belong to the level 'value'; add it, or "
+                "leave them out"
+            )
         if self.reading == "literal" and "value" in self.levels:
             raise IvraError(
                 "the value level needs scores before the simplex: expected reading 'gains' or "

@@ -14,7 +14,7 @@ from ivra.training.device import usable_device
 from ivra.training.devices import ALONE, Devices, devices_of
 from ivra.training.randomness import seed_everything
 from ivra.training.soup import start_from
-from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
+from ivra.training.task import Encoder, Splits, encoder_of, labels_of, read_splits, task_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
     labels = labels_of(splits.train, config.data, task)
     _check_criteria(config, task)
     backbone = load_backbone(config.model, labels, tasks=(task,), seed=config.seed).to(where)
-    encoder = Encoder(backbone, config.max_length, config.batch_size)
+    encoder = encoder_of(backbone, config)
     train, valid = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train)
     module = _new_module(config, backbone)
@@ -91,6 +91,7 @@ def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttenti
         config.coefficients_norm,
         config.saliency_norm,
         config.preferences,
+        config.value_hidden,
     )
     if config.init_module:
         start_from(module, config.init_module)

@@ -22,7 +22,7 @@ from ivra.storage import current, replace_together, write_json_atomic, write_tex
 from ivra.training.checksums import check_weights, write_checksums
 from ivra.training.config import TrainConfig, make_config, read_config
 from ivra.training.device import usable_device
-from ivra.training.task import Encoder
+from ivra.training.task import Encoder, encoder_of
 
 CONFIG, RECORD, MODULE, WEIGHTS = (
     "config.yaml",
@@ -69,7 +69,7 @@ class Run:
     @property
     def encoder(self) -> Encoder:
         """Turns rows into batches of this run's backbone."""
-        return Encoder(self.backbone, self.config.max_length, self.config.batch_size)
+        return encoder_of(self.backbone, self.config)
 
 
 def new_folder(output: Path, name: str) -> Path:
@@ -220,6 +220,7 @@ def _load_module(folder: Path) -> InterpretableAttention:
             shape["coefficients_norm"],
             shape["saliency_norm"],
             tuple(shape.get("preferences", ())),
+            shape.get("value_hidden", 0),
         )
         module.load_state_dict(load_file(current(folder, WEIGHTS)))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:

@@ -49,6 +49,7 @@ def accuracy(
 ) -> float:
     """Share of rows that the backbone predicts right, in ``[0, 1]``: the gold label, or one of the
     gold answers (SQuAD's exact match)."""
+    items = encoder.ordered(items)
     own = encoder.own_batches(items, devices)
     said = [(places, batch, backbone.encode(batch).logits) for places, batch in own]
     return _share_right(backbone, items, said, devices)
@@ -305,7 +306,7 @@ class CriteriaStage:
             self.module.prefer()
         totals, defined = dict.fromkeys(self.weights, 0.0), dict.fromkeys(self.weights, 0)
         said = []
-        items = self.valid[: self.config.validation_rows]
+        items = self.encoder.ordered(self.valid[: self.config.validation_rows])
         for places, batch in self.encoder.own_batches(items, self.devices):
             view = self.view(batch, removal=self.task.removal)
             said.append((places, batch, view.logits))

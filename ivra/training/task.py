@@ -112,11 +112,15 @@ def labels_of(rows: Sequence[Row], source: str, task: Task) -> list[str]:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Rows to items and batches, with one backbone's tokenizer and padding."""
+    """Rows to items and batches, with one backbone's tokenizer and padding.
+
+    ``by_length`` puts rows of like length into a shuffled batch, so that little is padded.
+    """
 
     backbone: Backbone
     max_length: int
     batch_size: int
+    by_length: bool = False
 
     def items(self, rows: Sequence[Row], *, labelled: bool = True) -> list[Item]:
         """Tokenised rows; long contexts of questions in several windows.
@@ -150,6 +154,12 @@ class Encoder:
             )
         return found
 
+    def ordered(self, items: Sequence[Item]) -> list[Item]:
+        """``items`` as they are read where their order is free: longest first if ``by_length``."""
+        if not self.by_length:
+            return list(items)
+        return sorted(items, key=lambda item: -len(item.input_ids))
+
     def batches(self, items: Sequence[Item], shuffle_seed: int | None = None) -> Iterator[Batch]:
         """Padded batches on the backbone's device, shuffled if a seed is given."""
         found = batches(
@@ -158,6 +168,7 @@ class Encoder:
             self.backbone.pad_id,
             self.backbone.padding_side,
             shuffle_seed=shuffle_seed,
+            by_length=self.by_length and shuffle_seed is not None,
         )
         return (batch.to(self.backbone.device) for batch in found)
 
@@ -228,3 +239,9 @@ class Shared:
     def _wide(self) -> Encoder:
         parts = self.devices.count * self.accumulation
         return replace(self.encoder, batch_size=self.encoder.batch_size * parts)
+
+
+def encoder_of(backbone: Backbone, config: TrainConfig) -> Encoder:
+    """Rows and batches as ``config`` has them."""
+    by_length = config.batching == "by-length"
+    return Encoder(backbone, config.max_length, config.batch_size, by_length)

@@ -223,7 +223,7 @@ class Training:
         keep = _KeepBest(self.path, self.module, changed)
         self.second = self._stage(lambda: self._criteria(keep))
         self._written(lambda: save_weights(self.path, self.module, changed))
-        self.after = self._part(self._accuracy)
+        self.after = self.before if changed is None else self._part(self._accuracy)
 
     def finish(self) -> Run:
         """The record and ``latest``; the checkpoint goes unless there is something left to do."""
@@ -304,7 +304,9 @@ class Training:
         return stage.run(self.saver, self._state("criteria"))
 
     def _accuracy(self) -> float:
-        return accuracy(self.backbone, self.encoder, self.valid, self.devices)
+        return accuracy(
+            self.backbone, self.encoder, self.valid[: self.config.validation_rows], self.devices
+        )
 
     def _part(self, call: Callable[[], _T]) -> _T | None:
         """What ``call`` gives, ``None`` if an interrupt cuts it off."""

@@ -83,10 +83,11 @@ def module_of(
     saliency_norm: str = "softmax",
     seed: int | None = 1,
     sizes: AttentionSizes = SIZES,
+    value_hidden: int = 0,
 ) -> InterpretableAttention:
     """A float64 module; its coefficients are drawn, or at their start for ``seed=None``."""
     module = InterpretableAttention(
-        sizes, levels, reading, coefficients_norm, saliency_norm
+        sizes, levels, reading, coefficients_norm, saliency_norm, value_hidden=value_hidden
     ).double()
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
@@ -219,7 +220,33 @@ def naive_evidence(
     for layer, head, j, d in np.ndindex(n, h, len(evidence), dv):
         group = head // (h // inputs[layer].value.shape[1])
         evidence[j] += u[layer, head, d] * inputs[layer].value[row, group, j, d].item()
+    if module.value_hidden:
+        evidence += naive_hidden(module, inputs, row)
     return evidence
+
+
+def naive_hidden(
+    module: InterpretableAttention, inputs: Sequence[LayerInputs], row: int
+) -> np.ndarray:
+    """The hidden units of the value level, one by one; GELU by the error function."""
+    n, h, _, dv, _ = module.sizes
+    own, beside = (
+        weights.detach().numpy() / math.sqrt(n * h * dv)
+        for weights in (module.hidden_value, module.hidden_context)
+    )
+    out = module.hidden_out.detach().numpy()[PREDICTIONS[row]]
+    visible = np.flatnonzero(VISIBLE[row].numpy())
+    found = np.zeros(inputs[0].value.shape[2])
+    for j, k in np.ndindex(len(found), module.value_hidden):
+        total = module.hidden_bias[k].item()
+        for layer, head, d in np.ndindex(n, h, dv):
+            group = head // (h // inputs[layer].value.shape[1])
+            column = inputs[layer].value[row, group, :, d].numpy()
+            total += own[k, layer, head, d] * column[j]
+            total += beside[k, layer, head, d] * column[visible].mean()
+        active = total * (1 + math.erf(total / math.sqrt(2))) / 2
+        found[j] += out[k] * active / math.sqrt(module.value_hidden)
+    return found
 
 
 @pytest.mark.parametrize("groups", [4, 2, 1])
@@ -232,6 +259,41 @@ def test_every_reading_is_the_naive_loop_over_all_queries_and_tokens(
     np.testing.assert_allclose(
         found, naive_saliency(module, inputs, EXPLAINABLE), rtol=1e-9, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("groups", [4, 2])
+@pytest.mark.parametrize("reading", ["gains", "coefficients"])
+def test_hidden_units_are_the_naive_loop(reading: str, groups: int) -> None:
+    module, inputs = module_of(reading, LEVELS, value_hidden=3), layers(7, groups)
+    found = saliency_of(module, inputs)
+    np.testing.assert_allclose(
+        found.detach().numpy(), naive_saliency(module, inputs, EXPLAINABLE), rtol=1e-9, atol=1e-12
+    )
+    without = module_of(reading, LEVELS)
+    without.load_state_dict(module.state_dict(), strict=False)
+    assert not torch.allclose(found, saliency_of(without, inputs))
+    (found * torch.rand(6)).sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+def test_hidden_units_start_without_a_say() -> None:
+    plain, hidden = (module_of("gains", LEVELS, seed=None, value_hidden=count) for count in (0, 4))
+    inputs = layers(5)
+    torch.testing.assert_close(saliency_of(hidden, inputs), saliency_of(plain, inputs))
+    assert InterpretableAttention(SIZES, LEVELS, value_hidden=4).config()["value_hidden"] == 4
+
+
+def test_hidden_units_belong_to_the_value_level() -> None:
+    expected = (
+        "value_hidden is 2, but the levels are head,layer: hidden units belong to the level "
+        "'value'; add it, or leave them out"
+    )
+    with pytest.raises(IvraError) as error:
+        InterpretableAttention(SIZES, ("head", "layer"), value_hidden=2)
+    assert str(error.value) == expected
 
 
 @pytest.mark.parametrize("coefficients_norm", ["softmax", "sparsemax", "entmax15"])

@@ -54,6 +54,13 @@ def shortened(batch: Batch, keep: Tensor) -> list[Item]:
     return short
 
 
+def reruns(backbone: Backbone, batch: Batch, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits by deletion, as they are had without gradients, and by attention, with them."""
+    with torch.no_grad():
+        short = backbone.rerun(batch, keep)
+    return short, backbone.rerun(batch, keep.clone().requires_grad_()).detach()
+
+
 @both_removals
 @both_sides
 def test_keeping_everything_is_the_plain_forward(
@@ -85,9 +92,29 @@ def test_a_hard_cut_is_the_row_with_its_tokens_deleted(
     keep = drawn_cut(batch, seed)
     short = shortened(batch, keep)
     assert any(len(a.input_ids) < len(b.input_ids) for a, b in zip(short, items, strict=True))
+    for found in reruns(backbone, batch, keep):
+        close(found, reference_logits(backbone, short))
+
+
+def test_a_hard_cut_without_gradients_runs_no_more_than_is_left(
+    loud: Loud, items: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = loud("tiny-electra")
+    batch = batch_of(backbone, items)
+    seen: list[int] = []
+    own = backbone.model.forward
+    monkeypatch.setattr(
+        backbone.model,
+        "forward",
+        lambda input_ids, **rest: (seen.append(input_ids.numel()), own(input_ids, **rest))[1],
+    )
+    left = sum(len(item.input_ids) for item in shortened(batch, 0 * ones(batch)))
     with torch.no_grad():
-        found = backbone.rerun(batch, keep)
-    close(found, reference_logits(backbone, short))
+        backbone.rerun(batch, 0 * ones(batch))
+    assert sum(seen) == left < batch.input_ids.numel()
+    seen.clear()
+    backbone.rerun(batch, (0 * ones(batch)).requires_grad_())
+    assert seen == [batch.input_ids.numel()]
 
 
 @both_sides
@@ -102,8 +129,8 @@ def test_nothing_is_left_of_a_removed_token_that_all_attention_went_to(
                 parameter.mul_(4)
     batch = batch_of(backbone, items, side)
     keep = drawn_cut(batch, 2)
-    with torch.no_grad():
-        close(backbone.rerun(batch, keep), reference_logits(backbone, shortened(batch, keep)))
+    for found in reruns(backbone, batch, keep):
+        close(found, reference_logits(backbone, shortened(batch, keep)))
 
 
 @both_sides
@@ -112,8 +139,8 @@ def test_a_hard_cut_of_pairs_with_token_types(
 ) -> None:
     batch = batch_of(backbone, pairs, side)
     keep = drawn_cut(batch, 1)
-    with torch.no_grad():
-        close(backbone.rerun(batch, keep), reference_logits(backbone, shortened(batch, keep)))
+    for found in reruns(backbone, batch, keep):
+        close(found, reference_logits(backbone, shortened(batch, keep)))
 
 
 @both_sides
@@ -128,8 +155,8 @@ def test_a_hard_cut_of_rows_without_special_tokens_reads_the_last_token_kept(
     keep = drawn_cut(batch, seed)
     for row in (1, 3):
         keep[row, batch.attention_mask[row].nonzero()[-1]] = 0
-    with torch.no_grad():
-        close(backbone.rerun(batch, keep), reference_logits(backbone, shortened(batch, keep)))
+    for found in reruns(backbone, batch, keep):
+        close(found, reference_logits(backbone, shortened(batch, keep)))
 
 
 def bared(item: Item) -> Item:
@@ -153,9 +180,10 @@ def test_a_hard_cut_where_the_padding_token_is_also_a_word(
     keep[1] = torch.where(place, 1.0, keep[1])
     short = shortened(batch, keep)
     assert word in short[1].input_ids
-    with torch.no_grad():
-        close(backbone.rerun(batch, keep), reference_logits(backbone, short))
-        close(backbone.rerun(batch, ones(batch)), reference_logits(backbone, bare))
+    for found in reruns(backbone, batch, keep):
+        close(found, reference_logits(backbone, short))
+    for found in reruns(backbone, batch, ones(batch)):
+        close(found, reference_logits(backbone, bare))
 
 
 @both_sides
@@ -172,8 +200,8 @@ def test_a_row_of_which_nothing_is_left_keeps_its_first_token(
     keep[3] = 0
     short = shortened(batch, keep)
     assert [len(item.input_ids) for item in short] == [3, 1, 2, 1]
-    with torch.no_grad():
-        close(backbone.rerun(batch, keep), reference_logits(backbone, short))
+    for found in reruns(backbone, batch, keep):
+        close(found, reference_logits(backbone, short))
 
 
 @both_sides
@@ -184,10 +212,8 @@ def test_without_any_explainable_token_an_encoder_reads_its_special_tokens(
     keep = 0 * ones(batch)
     short = shortened(batch, keep)
     assert {len(item.input_ids) for item in short} == {2}
-    with torch.no_grad():
-        found = backbone.rerun(batch, keep)
-    # Each of up to 20 removed tokens keeps a millionth of its weight.
-    close(found, reference_logits(backbone, short), 5e-5)
+    for found in reruns(backbone, batch, keep):
+        close(found, reference_logits(backbone, short))
 
 
 @both_sides
@@ -353,8 +379,9 @@ def test_the_gradient_at_a_hard_cut_is_the_difference_quotient(
     step = 1e-8
     removed = torch.zeros_like(keep)
     factors = weights(batch, backbone)
+    thinned = backbone.rerun(batch, keep.clone().requires_grad_()).detach()
+    start = (thinned * factors).sum(-1)
     with torch.no_grad():
-        start = (backbone.rerun(batch, keep) * factors).sum(-1)
         for place in range(keep.shape[1]):
             once, twice = keep.clone(), keep.clone()
             once[:, place] -= step

@@ -1,5 +1,6 @@
 """Every criterion that the registry knows, held to every clause."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import get_args
@@ -26,6 +27,7 @@ from ivra.losses import (
 )
 from ivra.losses.consistency import Distance
 from ivra.losses.divergence import Divergence
+from ivra.losses.fidelity import FidelityForm, Target
 from ivra.losses.plausibility import PlausibilityForm
 from ivra.losses.removal import BinsMode, RemovalForm
 from ivra.losses.student import Hypergradient
@@ -55,7 +57,7 @@ def test_every_criterion_holds_every_clause(form: str, clause: str) -> None:
     verdict = judge(clause, Trial(FORMS[form]))
     if (form, clause) in SAYS_NOTHING:
         assert verdict.outcome == "not applicable", verdict.detail
-    elif form in ("sim", "comp", "suff", "cons", "plaus"):
+    elif form in ("sim", "comp", "suff", "cons", "plaus", "fidelity"):
         assert verdict.outcome == "pass", verdict.detail
     else:
         assert verdict.outcome != "fail", verdict.detail
@@ -78,6 +80,8 @@ def _cases() -> Iterator[tuple[str, dict[str, object], str]]:
         for mode in get_args(BinsMode):
             yield name, {"bins_mode": mode}, "sampled"
         yield name, {"samples": 5, "temperature": 0.3}, "perturbed"
+    for form, target in itertools.product(get_args(FidelityForm), get_args(Target)):
+        yield "fidelity", {"form": form, "target": target}, "sampled"
     for method in get_args(Hypergradient):
         for pilot in (True, False):
             yield "sim", {"pilot": pilot, "hypergradient": method}, "sampled"

@@ -67,7 +67,7 @@ def message(call: Callable[[], object]) -> str:
 @pytest.mark.usefixtures("no_plugins")
 def test_ours() -> None:
     known = known_criteria()
-    assert list(known) == ["sim", "comp", "suff", "cons", "plaus"]
+    assert list(known) == ["sim", "comp", "suff", "cons", "plaus", "fidelity"]
     assert all(name == one.name == one.criterion.name for name, one in known.items())
     assert {one.package for one in known.values()} == {f"ivra {__version__}"}
 
@@ -80,7 +80,7 @@ def test_a_plugin_is_found_and_can_be_weighted(install: Install) -> None:
     assert parse_criteria("suff,short:0.3") == [Weighted("suff", 1.0), Weighted("short", 0.3)]
 
 
-@pytest.mark.parametrize("entry", ["sim", "comp", "suff", "cons", "plaus"])
+@pytest.mark.parametrize("entry", ["sim", "comp", "suff", "cons", "plaus", "fidelity"])
 def test_a_plugin_that_claims_a_name_of_ours(install: Install, entry: str) -> None:
     install(GOOD.replace('"short"', f'"{entry}"'), entry)
     assert message(known_criteria) == (
@@ -183,13 +183,16 @@ def test_names_and_weights(text: str, weighted: list[tuple[str, float]]) -> None
         (
             "sim,suf",
             "unknown criterion 'suf'. Did you mean 'suff'? "
-            "Choose from: comp, cons, plaus, sim, suff.",
+            "Choose from: comp, cons, fidelity, plaus, sim, suff.",
         ),
-        ("brevity:2", "unknown criterion 'brevity'. Choose from: comp, cons, plaus, sim, suff."),
-        (":2", "unknown criterion ''. Choose from: comp, cons, plaus, sim, suff."),
+        (
+            "brevity:2",
+            "unknown criterion 'brevity'. Choose from: comp, cons, fidelity, plaus, sim, suff.",
+        ),
+        (":2", "unknown criterion ''. Choose from: comp, cons, fidelity, plaus, sim, suff."),
         ("suff,sim,suff:2", "criterion 'suff' stands twice in 'suff,sim,suff:2': name each once"),
-        ("", "no criterion named: expected some of comp, cons, plaus, sim, suff"),
-        (" , ", "no criterion named: expected some of comp, cons, plaus, sim, suff"),
+        ("", "no criterion named: expected some of comp, cons, fidelity, plaus, sim, suff"),
+        (" , ", "no criterion named: expected some of comp, cons, fidelity, plaus, sim, suff"),
     ],
 )
 @pytest.mark.usefixtures("no_plugins")

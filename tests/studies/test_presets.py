@@ -18,7 +18,10 @@ def test_every_preset_has_cells_at_every_scale(name: str, scale: str, tmp_path: 
     study = preset_study(name, scale, {**MODEL, "seeds": [5]}, tmp_path)
     found = matrix_of(study, tmp_path, tmp_path)
     assert found.cells
-    assert {cell.cell.training.seed for cell in found.cells} == {5}
+    static = SCALES[scale].model_seed
+    trained = {cell.cell.training.seed for cell in found.cells if cell.method}
+    assert trained == {5}
+    assert {c.base.seed for c in found.cells} == {5 if static is None else static}
     assert Counter(cell.cell.name for cell in found.cells).most_common(1)[0][1] == 1
     if scale == "tiny":
         assert {cell.base.data for cell in found.cells} == {"builtin"}
@@ -31,7 +34,7 @@ def test_every_preset_has_cells_at_every_scale(name: str, scale: str, tmp_path: 
 def test_the_first_four_tables_are_a_criterion_each(name: str, criterion: str) -> None:
     study = preset_study(name, "cpu", MODEL, "sets")
     assert study.criteria == (criterion,)
-    assert len(study.explainers) + len(study.methods) == 8
+    assert len(study.explainers) + len(study.methods) == 8 + 1  # ours beside the paper's
     assert list(study.data) == ["imdb", "esnli", "squad"]
 
 
@@ -54,4 +57,11 @@ def test_options_win_over_the_preset() -> None:
     changes = {**MODEL, "data": ["builtin"], "training": {"lr": 0.5}, "seeds": [3]}
     study = preset_study("table3", "cpu", changes)
     assert (list(study.data), study.seeds, study.training["lr"]) == (["builtin"], (3,), 0.5)
-    assert study.training["finetune_epochs"] == 2
+    assert study.training["finetune_epochs"] == 1
+
+
+def test_a_set_that_is_named_has_the_amounts_of_its_scale() -> None:
+    study = preset_study("table2", "cpu", {**MODEL, "data": ["sst2", "movies", "mine"]})
+    assert study.data["sst2"].evaluation == {"rows": 100}
+    assert study.data["movies"].training["max_length"] == 128
+    assert study.data["mine"].training == {}

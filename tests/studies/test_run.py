@@ -87,6 +87,17 @@ def test_what_is_finished_is_not_run_again(
     assert files(output) == before
 
 
+def test_studies_can_share_their_runs(
+    finished: Finished, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, output = finished
+    monkeypatch.setattr(grid, "train", None)  # nothing is left to train
+    again = run_study(found.study, tmp_path, data_folder=sets, runs=output / "runs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cells", "study.json"]
+    for name, result in found.results.items():
+        assert again.results[name]["figures"] == result["figures"]
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [

@@ -101,10 +101,25 @@ def test_the_matrix_has_every_combination_once(tmp_path: Path) -> None:
     assert "tiny-bert_builtin_smat_sim-suff-0.5-seed7" in found
     one = found["tiny-bert_builtin_smat_sim-suff-0.5-seed7"]
     assert one.cell.training.criteria == "sim,suff:0.5"
-    assert one.cell.training.model == str(tmp_path / "runs/tiny-bert_builtin_base-seed7/model")
+    assert one.cell.training.model == str(tmp_path / "tiny-bert_builtin_base-seed7/model")
     assert (one.cell.training.finetune, one.cell.training.student) == ("never", "tiny-bert")
     assert one.cell.evaluation.metrics == ("aopc", "sim")
     assert one.cell.evaluation.explainers == ()
+
+
+def test_one_fine_tuned_model_can_serve_all_seeds(tmp_path: Path) -> None:
+    study = make_study({"methods": "smat", "criteria": "comp", "seeds": [3, 4], "model_seed": 9})
+    found = cells(study, tmp_path)
+    assert list(found) == [
+        "tiny-electra_builtin_static-seed9",
+        "tiny-electra_builtin_smat_comp-seed3",
+        "tiny-electra_builtin_smat_comp-seed4",
+    ]
+    assert {one.base_run for one in found.values()} == {"tiny-electra_builtin_base-seed9"}
+    assert {one.base.seed for one in found.values()} == {9}
+    trained = [one.cell for one in found.values() if one.method]
+    assert [cell.training.seed for cell in trained] == [3, 4]
+    assert [cell.evaluation.seed for cell in trained] == [3, 4]
 
 
 @pytest.mark.parametrize("name", METHODS)

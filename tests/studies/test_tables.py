@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,3 +126,14 @@ def test_csv_holds_every_figure_in_full() -> None:
     assert [float(value) for value in rows[0]["values"].split()] == VALUES
     assert (rows[1]["mean"], rows[1]["seeds"], rows[1]["place"]) == ("", "0", "")
     assert [row["place"] for row in rows[2:]] == ["1", "2"]
+
+
+def test_explainers_of_one_fine_tuned_model_stand_once_without_a_remark() -> None:
+    figures = {"comp": [[0.1, None, None], [0.2, 0.3, None]]}
+    own = replace(table(figures), one_model=True)
+    text = markdown_table(own)
+    assert "| row 0 | <u>0.100</u> |" in text
+    assert "over 3 seeds of training on one fine-tuned model." in text
+    assert text.count("of 3") == 1
+    assert "row 1, reviews COMP: 2 of 3" in text
+    assert "row 0, reviews COMP: 1 of 3" in markdown_table(table(figures))

@@ -128,7 +128,7 @@ def test_while_accuracy_is_computed(
     config: Callable[..., TrainConfig], runs: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     interrupt_at(monkeypatch, train_module, "accuracy", {call})
-    record = usable(runs, train(config(max_steps=1), output=runs, name="cut"))
+    record = usable(runs, train(config(max_steps=1, train="both"), output=runs, name="cut"))
     accuracy = record["accuracy"]
     assert isinstance(accuracy, dict)
     assert accuracy["after"] is None
