@@ -143,7 +143,11 @@ class InterpretableAttention(nn.Module):
             self.log_temperature = nn.Parameter(torch.zeros(()))
 
     def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
-        """Equations 1, 2 and 4 of one layer, and its share of the value level."""
+        """Equations 1, 2 and 4 of one layer, and its share of the value level.
+
+        What is read of a model in half precision is float32.
+        """
+        inputs = inputs.wide()
         query, key = inputs.query, inputs.key
         if self.reading == "literal" and "feature" in self.levels:
             heads = self._literal_heads(layer, inputs)

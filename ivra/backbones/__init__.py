@@ -3,6 +3,17 @@
 from ivra.backbones.backbone import Backbone, Encoding
 from ivra.backbones.builder import load_backbone
 from ivra.backbones.families import FAMILIES, Family
+from ivra.backbones.loading import AS_IT_IS, Loading, Lora
 from ivra.backbones.tiny import TINY
 
-__all__ = ["FAMILIES", "TINY", "Backbone", "Encoding", "Family", "load_backbone"]
+__all__ = [
+    "AS_IT_IS",
+    "FAMILIES",
+    "TINY",
+    "Backbone",
+    "Encoding",
+    "Family",
+    "Loading",
+    "Lora",
+    "load_backbone",
+]

@@ -4,15 +4,18 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ivra.attention import AttentionSizes, LayerReader, LayerReading
+from ivra.backbones.adapters import begin_anew, learnt, save_adapter, twin
 from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
+from ivra.backbones.quantised import pin
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
@@ -25,6 +28,9 @@ from ivra.shapes import (
     TokenScores,
 )
 from ivra.tasks import CLASSIFICATION, Task
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
@@ -69,7 +75,11 @@ class Backbone(nn.Module):
     Build one with :func:`ivra.backbones.load_backbone`, which also proves that the model can be
     read. ``source`` is what it was loaded from, ``labels`` the names of its classes in order,
     ``head_is_new`` whether its head still has to be trained, and ``task`` what the head is for.
+    ``adapter`` is peft's view of ``model`` where LoRA adapts it: adapters and head alone are
+    trained and saved then.
     """
+
+    adapter: "PeftModel | None"
 
     def __init__(
         self,
@@ -91,6 +101,7 @@ class Backbone(nn.Module):
         self.source = source
         self.head_is_new = head_is_new
         self.task = task
+        self.adapter = None
         self._accepts = set(inspect.signature(model.forward).parameters)
         if getattr(model.config, "type_vocab_size", 0) < 2:
             # GPT-2 accepts token types, but looks them up among its words.
@@ -127,6 +138,42 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         return self.model.device
+
+    @property
+    def learnable(self) -> list[nn.Parameter]:
+        """What training may move: adapters and head, or without adapters every parameter."""
+        return list(self.parameters()) if self.adapter is None else learnt(self.adapter)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in PyTorch, but for layers whose mode says more than "with dropout".
+
+        So every pass computes the same function: :func:`ivra.backbones.quantised.pin`.
+        """
+        super().train(mode)
+        pin(self.model)
+        return self
+
+    def save_pretrained(self, folder: Path) -> None:
+        """The model and its tokenizer, readable by transformers alone; of a model with adapters
+        these, the head and the name of the base, readable by peft."""
+        if self.adapter is None:
+            self.model.save_pretrained(folder)
+        else:
+            save_adapter(self.adapter, folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def sibling(self, seed: int) -> "Backbone":
+        """Other adapters and another head, drawn from ``seed``, on this one's base.
+
+        The base is in memory once: its weights are the same tensors. Only for a model with
+        adapters, whose training leaves the base alone.
+        """
+        assert self.adapter is not None
+        other = cast("Backbone", twin(self, self.adapter, (self.tokenizer, self.family, self.task)))
+        assert other.adapter is not None
+        begin_anew(other.adapter, seed)
+        other.head_is_new = True
+        return other.eval()
 
     @property
     def embeddings(self) -> nn.Module:

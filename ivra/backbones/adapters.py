@@ -1,0 +1,277 @@
+"""LoRA adapters by peft: made, written, read, merged, and begun anew on a shared base."""
+
+import copy
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from ivra.backbones.families import Family
+from ivra.backbones.loading import Lora
+from ivra.backbones.quantised import HALF, quantised_parts
+from ivra.errors import IvraError, first_line
+
+if TYPE_CHECKING:  # peft takes its time to load
+    from peft import LoraConfig, PeftModel
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_SEED = "seed-"
+"""What the revision of a tiny model is: the seed its weights are drawn from."""
+_LEARNT = ("lora_", "modules_to_save.")
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """A folder of ``save_pretrained`` that holds adapters: where it is and what they adapt."""
+
+    folder: Path
+    base: str
+    revision: str | None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of a tiny base."""
+        text = (self.revision or "").removeprefix(_SEED)
+        return int(text) if (self.revision or "").startswith(_SEED) and text.isdigit() else None
+
+
+def revision_of(seed: int) -> str:
+    """The revision of a tiny model drawn from ``seed``."""
+    return f"{_SEED}{seed}"
+
+
+def saved_adapter(source: str) -> SavedAdapter | None:
+    """What the folder ``source`` says of its adapters; ``None`` where it is none of adapters.
+
+    Raises:
+        IvraError: its configuration cannot be read, is of no LoRA, or names no base.
+    """
+    path = Path(source) / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IvraError(f"cannot read {path}: {first_line(error)}") from error
+    found = found if isinstance(found, dict) else {}
+    kind, base = found.get("peft_type"), found.get("base_model_name_or_path")
+    revision = found.get("revision")
+    if kind != "LORA":
+        raise IvraError(f"{path}: peft_type is {kind!r}: expected LORA, the adapters ivra reads")
+    if not isinstance(base, str) or not base.strip():
+        raise IvraError(
+            f"{path}: base_model_name_or_path is {base!r}: expected the folder or hub id of the "
+            "model that is adapted"
+        )
+    return SavedAdapter(Path(source), base, revision if isinstance(revision, str) else None)
+
+
+def head_names(model: PreTrainedModel) -> list[str]:
+    """The model's parts outside its body that have weights: its head."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in child.parameters())
+    ]
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """The ends of the names of the body's linear layers, each once, as LoRA takes them."""
+    found = [
+        name.rpartition(".")[2]
+        for name, module in model.base_model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def with_new_adapter(
+    model: PreTrainedModel,
+    family: Family,
+    lora: Lora,
+    learnt: Sequence[str],
+    base: str,
+    revision: str | None,
+    seed: int,
+) -> "PeftModel":
+    """``model`` with adapters drawn from ``seed`` that change no logit yet.
+
+    ``learnt`` names the modules that are trained and saved whole: the head.
+
+    Raises:
+        IvraError: a target that is no linear layer of the model, or a family of which none is
+            declared; the message lists the linear layers.
+    """
+    from peft import LoraConfig
+
+    targets = lora.target_modules or family.lora_targets
+    names = linear_names(model)
+    unknown = [target for target in targets if not _matched(model, target)]
+    if unknown or not targets:
+        what = f"no linear layer is called '{unknown[0]}'" if unknown else "none is declared"
+        raise IvraError(
+            f"target_modules: {what} in {base} (model family '{model.config.model_type}'): "
+            f"expected some of {', '.join(names)}"
+        )
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(targets),
+        modules_to_save=list(learnt),
+        fan_in_fan_out=any(isinstance(m, Conv1D) for t in targets for m in _matched(model, t)),
+        base_model_name_or_path=base,
+        revision=revision,
+        task_type="SEQ_CLS" if family.pooled != "none" else "QUESTION_ANS",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _adapted(model, config)
+
+
+def with_saved_adapter(
+    model: PreTrainedModel, saved: SavedAdapter, new: Sequence[str]
+) -> "PeftModel":
+    """``model`` with the adapters and the head of a folder.
+
+    ``new`` names the parts of the head that the base itself lacks. Only safetensors are read.
+
+    Raises:
+        IvraError: files that are missing or damaged, weights that do not fit, and a head that is
+            neither in the folder nor in the base: it would be drawn anew.
+    """
+    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+
+    path = saved.folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+        config = LoraConfig.from_pretrained(str(saved.folder))
+        assert isinstance(config, LoraConfig)
+        adapted = _adapted(model, config)
+    except Exception as error:
+        raise IvraError(
+            f"cannot load the adapters of {saved.folder} ({first_line(error)}): expected "
+            f"{CONFIG} and {WEIGHTS} of LoRA that fit {saved.base}"
+        ) from error
+    lost = [name for name in new if not any(f".{name}." in key for key in tensors)]
+    if lost:
+        raise IvraError(
+            f"{saved.folder} lacks the weights of the head '{lost[0]}', which {saved.base} lacks "
+            f"too: it would be drawn anew; save the adapters with modules_to_save=['{lost[0]}']"
+        )
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    _check_tensors(saved.folder, tensors, expected)
+    set_peft_model_state_dict(adapted, tensors)
+    return adapted
+
+
+def save_adapter(adapted: "PeftModel", folder: Path) -> None:
+    """Adapters, head and the name of the base as peft writes them, and the model's configuration.
+
+    The configuration says nothing of quantisation: it is that of the base as it is stored.
+    """
+    adapted.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    config = copy.deepcopy(adapted.get_base_model().config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.save_pretrained(folder)
+
+
+def _check_tensors(folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The file holds what its configuration says, each of the right shape."""
+    for name, tensor in expected.items():
+        if name not in found:
+            raise IvraError(f"{folder} lacks the weights {name}: expected whole adapters")
+        if found[name].shape != tensor.shape:
+            raise IvraError(
+                f"{folder}: {name} has the shape {tuple(found[name].shape)}: expected "
+                f"{tuple(tensor.shape)} for this base and number of classes"
+            )
+    more = sorted(set(found) - set(expected))
+    if more:
+        raise IvraError(f"{folder} holds {more[0]}, which {CONFIG} does not speak of")
+
+
+def _adapted(model: PreTrainedModel, config: "LoraConfig") -> "PeftModel":
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is", FutureWarning)
+        adapted = PeftModel(model, config)
+    for parameter in learnt(adapted):
+        if parameter.dtype in HALF:  # AdamW loses small steps in half precision
+            parameter.data = parameter.data.float()
+    for module in _trained_wholes(adapted):
+        module.register_forward_pre_hook(_in_its_own_numbers)
+    return adapted
+
+
+def learnt(adapted: "PeftModel") -> list[nn.Parameter]:
+    """The parameters of adapters and head, whether or not they are being trained."""
+    return [p for name, p in adapted.named_parameters() if any(part in name for part in _LEARNT)]
+
+
+def _trained_wholes(adapted: "PeftModel") -> list[nn.Module]:
+    """The copies of whole modules that are trained: the head."""
+    return [
+        module
+        for name, module in adapted.named_modules()
+        if name.rpartition(".")[0].endswith(".modules_to_save")
+    ]
+
+
+def _in_its_own_numbers(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a float32 head is given by a body of half precision."""
+    dtype = next(module.parameters()).dtype
+    return tuple(
+        value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for value in inputs
+    )
+
+
+def shared_parts(adapted: "PeftModel") -> Iterable[object]:
+    """Everything that adapters on the same base can have in common: all that is not learnt."""
+    own = {id(parameter) for parameter in learnt(adapted)}
+    yield from (p for p in adapted.parameters() if id(p) not in own)
+    yield from adapted.buffers()
+    yield from quantised_parts(adapted.get_base_model())
+
+
+def begin_anew(adapted: "PeftModel", seed: int) -> None:
+    """Draw adapters and head from ``seed``, as if nothing had been learnt."""
+    from peft.tuners.lora import LoraLayer
+
+    base = adapted.get_base_model()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in adapted.modules():
+            if isinstance(module, LoraLayer):
+                module.reset_lora_parameters("default", True)
+        for whole in _trained_wholes(adapted):
+            for part in whole.modules():
+                for parameter in part.parameters(recurse=False):
+                    parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+                base._init_weights(part)
+
+
+def twin(part: nn.Module, adapted: "PeftModel", kept: Iterable[object] = ()) -> Any:
+    """A copy of ``part`` that has the base of ``adapted``, and ``kept``, in common with it."""
+    return copy.deepcopy(part, {id(shared): shared for shared in (*shared_parts(adapted), *kept)})
+
+
+def _matched(model: PreTrainedModel, target: str) -> list[nn.Module]:
+    """The linear layers of the body that LoRA would adapt for ``target``, as peft reads it."""
+    return [
+        module
+        for name, module in model.base_model.named_modules()
+        if (name == target or name.endswith(f".{target}"))
+        and isinstance(module, (nn.Linear, Conv1D))
+    ]
