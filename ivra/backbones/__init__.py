@@ -3,7 +3,7 @@
 from ivra.backbones.backbone import Backbone, Encoding
 from ivra.backbones.builder import load_backbone
 from ivra.backbones.families import FAMILIES, Family
-from ivra.backbones.loading import AS_IT_IS, Loading, Lora
+from ivra.backbones.loading import AS_IT_IS, Dtype, Loading, Lora
 from ivra.backbones.tiny import TINY
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "FAMILIES",
     "TINY",
     "Backbone",
+    "Dtype",
     "Encoding",
     "Family",
     "Loading",

@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -16,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ivra.backbones.families import Family
 from ivra.backbones.loading import Lora
-from ivra.backbones.quantised import HALF, quantised_parts
+from ivra.backbones.quantised import HALF, bits_of, quantised_parts
 from ivra.errors import IvraError, first_line
 
 if TYPE_CHECKING:  # peft takes its time to load
@@ -25,6 +26,15 @@ if TYPE_CHECKING:  # peft takes its time to load
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SEED = "seed-"
 """What the revision of a tiny model is: the seed its weights are drawn from."""
+class Base(NamedTuple):
+    """The model that adapters adapt, by its folder or hub id and its revision (of a tiny model its
+    seed), and how many bits a weight of its linear layers has (0: it is not quantised)."""
+
+    model: str
+    revision: str | None
+    bits: int
+
+
 _LEARNT = ("lora_", "modules_to_save.")
 
 
@@ -148,29 +158,59 @@ def with_saved_adapter(
         IvraError: files that are missing or damaged, weights that do not fit, and a head that is
             neither in the folder nor in the base: it would be drawn anew.
     """
-    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import LoraConfig
 
-    path = saved.folder / WEIGHTS
-    try:
-        tensors = load_file(path)
-        config = LoraConfig.from_pretrained(str(saved.folder))
-        assert isinstance(config, LoraConfig)
-        adapted = _adapted(model, config)
-    except Exception as error:
-        raise IvraError(
-            f"cannot load the adapters of {saved.folder} ({first_line(error)}): expected "
-            f"{CONFIG} and {WEIGHTS} of LoRA that fit {saved.base}"
-        ) from error
+    tensors = _tensors(saved.folder)
     lost = [name for name in new if not any(f".{name}." in key for key in tensors)]
     if lost:
         raise IvraError(
             f"{saved.folder} lacks the weights of the head '{lost[0]}', which {saved.base} lacks "
             f"too: it would be drawn anew; save the adapters with modules_to_save=['{lost[0]}']"
         )
-    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    _check_tensors(saved.folder, tensors, expected)
-    set_peft_model_state_dict(adapted, tensors)
+    try:
+        config = LoraConfig.from_pretrained(str(saved.folder))
+        config.inference_mode = False
+        adapted = _adapted(model, config)
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise IvraError(
+            f"cannot put the adapters of {saved.folder} on {saved.base} ({first_line(error)}): "
+            f"expected a {CONFIG} of LoRA that fits it"
+        ) from error
+    fill(adapted, saved.folder)
     return adapted
+
+
+def fill(adapted: "PeftModel", folder: Path) -> None:
+    """Put the saved weights of a folder into adapters and head.
+
+    Raises:
+        IvraError: they are missing, damaged, or others than the adapters have.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    tensors = _tensors(folder)
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise IvraError(f"{folder} lacks the weights {name}: expected whole adapters")
+        if tensors[name].shape != tensor.shape:
+            raise IvraError(
+                f"{folder}: {name} has the shape {tuple(tensors[name].shape)}: expected "
+                f"{tuple(tensor.shape)} for this base and number of classes"
+            )
+    more = sorted(set(tensors) - set(expected))
+    if more:
+        raise IvraError(f"{folder} holds {more[0]}, which {CONFIG} does not speak of")
+    set_peft_model_state_dict(adapted, tensors)
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise IvraError(
+            f"cannot load the adapters of {folder} ({first_line(error)}): expected {WEIGHTS}"
+        ) from error
 
 
 def save_adapter(adapted: "PeftModel", folder: Path) -> None:
@@ -185,21 +225,6 @@ def save_adapter(adapted: "PeftModel", folder: Path) -> None:
     config.save_pretrained(folder)
 
 
-def _check_tensors(folder: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """The file holds what its configuration says, each of the right shape."""
-    for name, tensor in expected.items():
-        if name not in found:
-            raise IvraError(f"{folder} lacks the weights {name}: expected whole adapters")
-        if found[name].shape != tensor.shape:
-            raise IvraError(
-                f"{folder}: {name} has the shape {tuple(found[name].shape)}: expected "
-                f"{tuple(tensor.shape)} for this base and number of classes"
-            )
-    more = sorted(set(found) - set(expected))
-    if more:
-        raise IvraError(f"{folder} holds {more[0]}, which {CONFIG} does not speak of")
-
-
 def _adapted(model: PreTrainedModel, config: "LoraConfig") -> "PeftModel":
     from peft import PeftModel
 
@@ -212,6 +237,14 @@ def _adapted(model: PreTrainedModel, config: "LoraConfig") -> "PeftModel":
     for module in _trained_wholes(adapted):
         module.register_forward_pre_hook(_in_its_own_numbers)
     return adapted
+
+
+def base_of(adapted: "PeftModel") -> Base:
+    """What the adapters adapt."""
+    config = adapted.peft_config["default"]
+    return Base(
+        str(config.base_model_name_or_path), config.revision, bits_of(adapted.get_base_model())
+    )
 
 
 def learnt(adapted: "PeftModel") -> list[nn.Parameter]:
@@ -260,6 +293,8 @@ def begin_anew(adapted: "PeftModel", seed: int) -> None:
                 for parameter in part.parameters(recurse=False):
                     parameter._is_hf_initialized = False  # type: ignore[attr-defined]
                 base._init_weights(part)
+    for parameter in learnt(adapted):
+        parameter.requires_grad_(True)
 
 
 def twin(part: nn.Module, adapted: "PeftModel", kept: Iterable[object] = ()) -> Any:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ivra.attention import AttentionSizes, LayerReader, LayerReading
-from ivra.backbones.adapters import begin_anew, learnt, save_adapter, twin
+from ivra.backbones.adapters import Base, base_of, begin_anew, fill, learnt, save_adapter, twin
 from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
 from ivra.backbones.quantised import pin
@@ -140,6 +140,11 @@ class Backbone(nn.Module):
         return self.model.device
 
     @property
+    def base(self) -> Base | None:
+        """What the adapters adapt; ``None`` where there are none."""
+        return None if self.adapter is None else base_of(self.adapter)
+
+    @property
     def learnable(self) -> list[nn.Parameter]:
         """What training may move: adapters and head, or without adapters every parameter."""
         return list(self.parameters()) if self.adapter is None else learnt(self.adapter)
@@ -162,17 +167,19 @@ class Backbone(nn.Module):
             save_adapter(self.adapter, folder)
         self.tokenizer.save_pretrained(folder)
 
-    def sibling(self, seed: int) -> "Backbone":
-        """Other adapters and another head, drawn from ``seed``, on this one's base.
+    def sibling(self, seed: int, saved: Path | None = None) -> "Backbone":
+        """Other adapters and another head on this one's base, drawn from ``seed`` or ``saved``.
 
         The base is in memory once: its weights are the same tensors. Only for a model with
         adapters, whose training leaves the base alone.
         """
         assert self.adapter is not None
-        other = cast("Backbone", twin(self, self.adapter, (self.tokenizer, self.family, self.task)))
+        other: Backbone = twin(self, self.adapter, (self.tokenizer, self.family, self.task))
         assert other.adapter is not None
         begin_anew(other.adapter, seed)
-        other.head_is_new = True
+        if saved is not None:
+            fill(other.adapter, saved)
+        other.head_is_new = saved is None
         return other.eval()
 
     @property

@@ -57,6 +57,13 @@ def is_quantised(model: nn.Module) -> bool:
     return bool(getattr(model, "is_quantized", False))
 
 
+def bits_of(model: nn.Module) -> int:
+    """How many bits a weight of its quantised layers has; 0 where none is."""
+    if not is_quantised(model):
+        return 0
+    return 8 if getattr(model, "is_loaded_in_8bit", False) else 4
+
+
 def pin(model: nn.Module) -> None:
     """Put layers whose mode says something else than "with dropout" into the one they keep.
 

@@ -35,10 +35,13 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
             metavar="CRITERION.NAME=VALUE",
             help=f"{field.description}; repeatable, ivra plugins lists them",
         )
+    if field.annotation is bool:
+        flag = name.replace("_", "-")
+        return click.Option([f"--{flag}/--no-{flag}", name], default=None, help=field.description)
     default = field.default
     if isinstance(default, tuple):
         default = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default)
-    shown = "" if default is None else f"  [default: {default}]"
+    shown = "" if default in (None, "") else f"  [default: {default}]"
     return click.Option(
         [f"--{name.replace('_', '-')}", name],
         type=_kind(field.annotation),

@@ -4,9 +4,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ivra.attention import LEVELS, NORMALISERS, READINGS
+from ivra.backbones import Dtype, Loading, Lora
 from ivra.errors import IvraError, unknown_name
 from ivra.losses import (
     AOPC_BINS,
@@ -38,6 +47,22 @@ class TrainConfig(BaseModel):
     criteria: str = Field("sim,suff", description="criteria with weights: sim,suff:0.5")
     options: dict[str, dict[str, Any]] = Field({}, description="of criteria: comp.form=kl")
     model: str = Field("tiny-electra", description="tiny-electra, a folder or a hub id")
+    revision: str | None = Field(None, description="branch, tag or commit of the model's hub id")
+    dtype: Dtype = Field("auto", description="of the model's weights: auto = as they are stored")
+    load_in_8bit: StrictBool = Field(False, description="linear layers in 8 bits (bitsandbytes)")
+    load_in_4bit: StrictBool = Field(False, description="linear layers in 4 bits (NF4)")
+    gradient_checkpointing: StrictBool = Field(
+        False, description="compute layers again in the backward pass: less memory, more time"
+    )
+    lora: StrictBool = Field(False, description="train LoRA adapters and the head, not the model")
+    lora_r: Count = Field(8, description="rank of the adapters")
+    lora_alpha: Positive = Field(8.0, description="scale of the adapters, over their rank")
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="dropout before the adapters in stage 1"
+    )
+    target_modules: tuple[str, ...] = Field(
+        (), description="linear layers that get adapters (default: the family's)"
+    )
     data: str = Field("builtin", description="builtin, a file, a folder or a hub data set")
     eval_data: str | None = Field(None, description="rows for validation (default: data's dev)")
     text_column: str | None = Field(None, description="column that holds the text")
@@ -59,6 +84,9 @@ class TrainConfig(BaseModel):
     )
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
+    batch_tokens: Count | None = Field(
+        None, description="at most this many tokens a step, padding counted, instead of rows"
+    )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
 
     finetune: Literal["auto", "always", "never"] = Field(
@@ -68,7 +96,7 @@ class TrainConfig(BaseModel):
         None, description="epochs of stage 1 (default: 3, or 24 for a tiny model)"
     )
     finetune_lr: Positive | None = Field(
-        None, description="learning rate of stage 1 (default: 5e-5, or 1e-3 for a tiny model)"
+        None, description="learning rate of stage 1 (default: 5e-5, 2e-4 with lora, 1e-3 if tiny)"
     )
 
     finetune_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
@@ -120,7 +148,7 @@ class TrainConfig(BaseModel):
     student_rows: Count = Field(500, description="rows that sim's students learn from")
     student_lr: Positive | None = Field(
         None,
-        description="learning rate of sim's students (default: 5e-5, or 1e-3 for a tiny model)",
+        description="learning rate of sim's students (default: 5e-5, 2e-4 with lora, 1e-3 if tiny)",
     )
     student_life: Count = Field(
         480, description="steps after which one of sim's students starts anew"
@@ -136,7 +164,7 @@ class TrainConfig(BaseModel):
         parse_criteria(text)
         return text
 
-    @field_validator("levels", "bins", mode="before")
+    @field_validator("levels", "bins", "target_modules", mode="before")
     @classmethod
     def _from_commas(cls, value: object) -> object:
         return (
@@ -181,6 +209,34 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _model_can_be_loaded(self) -> "TrainConfig":
+        if self.load_in_8bit and self.load_in_4bit:
+            raise IvraError("load_in_8bit and load_in_4bit are both set: expected one of them")
+        if (self.load_in_8bit or self.load_in_4bit) and not self.lora:
+            name = "load_in_8bit" if self.load_in_8bit else "load_in_4bit"
+            raise IvraError(
+                f"{name} without lora: quantised weights cannot be trained: add lora, whose "
+                "adapters can"
+            )
+        return self
+
+    @property
+    def loading(self) -> Loading:
+        """How the model is brought into memory."""
+        lora = Lora(self.lora_r, self.lora_alpha, self.lora_dropout, self.target_modules)
+        return Loading(
+            revision=self.revision,
+            dtype=self.dtype,
+            bits=8 if self.load_in_8bit else 4 if self.load_in_4bit else None,
+            lora=lora if self.lora else None,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+    def rate(self, tiny: bool) -> float:
+        """The learning rate of a model that learns the task, where none is set."""
+        return 1e-3 if tiny else 2e-4 if self.lora else 5e-5
+
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Every task, as this run would have it."""
@@ -215,8 +271,10 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
     for key in values:
         if key not in TrainConfig.model_fields:
             raise unknown_name(f"key in {where}", str(key), list(TrainConfig.model_fields))
-        if isinstance(values[key], bool):  # which pydantic would read as 0 or 1
-            raise IvraError(f"{where}: {key} is {values[key]}: expected no true or false")
+        is_switch = TrainConfig.model_fields[key].annotation is bool
+        if isinstance(values[key], bool) != is_switch:  # which pydantic would read as 0 or 1
+            expected = "true or false" if is_switch else "no true or false"
+            raise IvraError(f"{where}: {key} is {values[key]}: expected {expected}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:

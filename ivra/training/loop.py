@@ -214,11 +214,12 @@ def _better(score: float | None, best: float | None) -> bool:
     return score is None or best is None or math.isnan(best) or score > best
 
 
-def trainable(module: nn.Module, wanted: bool) -> list[nn.Parameter]:
+def trainable(parameters: Iterable[nn.Parameter], wanted: bool) -> list[nn.Parameter]:
     """Switch the gradient of all parameters on or off; the list of those that now have one."""
-    for parameter in module.parameters():
+    parameters = list(parameters)
+    for parameter in parameters:
         parameter.requires_grad_(wanted)
-    return list(module.parameters()) if wanted else []
+    return parameters if wanted else []
 
 
 def endless(epoch: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:

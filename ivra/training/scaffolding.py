@@ -30,8 +30,8 @@ class ScaffoldedStudent:
     """A classifier with an attention module of its own, trained on the teacher's word.
 
     Its loss on a study batch is ``CE(S(x), y_hat) + beta D(r, r*)`` (IvRA eq. 7), mean over
-    rows, with ``r`` the teacher's saliency, ``r*`` its own and all its weights and coefficients
-    moving: by AdamW, as those move that simulation accuracy is measured with. After ``life`` steps
+    rows, with ``r`` the teacher's saliency, ``r*`` its own and all its weights (of a model with
+    adapters these and its head) and coefficients moving: by AdamW, as those move that simulation accuracy is measured with. After ``life`` steps
     a fresh student takes its place, so that the teacher learns to teach beginners and advanced
     ones. It runs without dropout, so that the passes of a difference see one function.
 
@@ -70,7 +70,7 @@ class ScaffoldedStudent:
         self.backbone = backbone.eval()
         self._number += 1
         self._age = 0
-        self._parameters = [*self.backbone.parameters(), *self.module.parameters()]
+        self._parameters = [*self.backbone.learnable, *self.module.parameters()]
         for parameter in self._parameters:
             parameter.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(self._parameters, lr=self.rate, weight_decay=0.0)

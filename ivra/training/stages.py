@@ -34,7 +34,7 @@ from ivra.training.loop import (
     trainable,
 )
 from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
-from ivra.training.student import new_student
+from ivra.training.student import Newcomers
 from ivra.training.task import Encoder
 
 
@@ -84,7 +84,7 @@ def finetune(
     """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept."""
     backbone, task = encoder.backbone, encoder.backbone.task
     epochs = config.finetune_epochs or (24.0 if config.is_tiny else 3.0)
-    steps = math.ceil(epochs * math.ceil(len(train) / config.batch_size))
+    steps = math.ceil(epochs * encoder.batches_in(train))
     valid = valid[: config.validation_rows]
     decay = config.finetune_weight_decay
     if decay is None:
@@ -110,7 +110,10 @@ def finetune(
     loop = Loop(
         stage="finetune",
         groups=[
-            (trainable(backbone, True), config.finetune_lr or (1e-3 if config.is_tiny else 5e-5))
+            (
+                trainable(backbone.learnable, True),
+                config.finetune_lr or config.rate(config.is_tiny),
+            )
         ],
         objective=objective,
         steps=steps,
@@ -170,13 +173,13 @@ class CriteriaStage:
     def run(self) -> Outcome:
         """Train, and keep the best iteration by the weighted sum of the criteria's metrics."""
         config = self.config
-        per_epoch = math.ceil(len(self.train) / config.batch_size)
+        per_epoch = self.encoder.batches_in(self.train)
         steps = min(math.ceil(config.epochs * per_epoch), config.max_steps or 10**9)
         loop = Loop(
             stage="criteria",
             groups=[
-                (trainable(self.module, config.train != "backbone"), config.lr),
-                (trainable(self.backbone, self.trains_backbone), config.backbone_lr),
+                (trainable(self.module.parameters(), config.train != "backbone"), config.lr),
+                (trainable(self.backbone.learnable, self.trains_backbone), config.backbone_lr),
             ],
             objective=self._objective,
             steps=steps,
@@ -270,16 +273,18 @@ class CriteriaStage:
         study, self.train = self.train[:count], self.train[count:]
         batches = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
 
+        newcomers = Newcomers(config, self.backbone)
+
         def fresh(place: int, number: int) -> tuple[Backbone, InterpretableAttention]:
             order = number * config.student_count + place
-            return new_student(config, self.backbone, config.seed + 1 + 1000 * order)
+            return newcomers(config.seed + 1 + 1000 * order)
 
         return StudentsInTurn(
             [
                 ScaffoldedStudent(
                     fresh=partial(fresh, place),
                     study=batches,
-                    rate=config.student_lr or (1e-3 if config.student_is_tiny else 5e-5),
+                    rate=config.student_lr or config.rate(config.student_is_tiny),
                     beta=config.student_beta,
                     life=config.student_life,
                     divergence=row_divergence(config.student_divergence, config.saliency_norm),

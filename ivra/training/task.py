@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ivra.backbones import Backbone
-from ivra.data import Batch, Item, Row, batches, label_names, read_rows
+from ivra.data import Batch, Item, Row, batches, cut, label_names, read_rows
 from ivra.errors import IvraError
 from ivra.tasks import QuestionAnswering, Task
 from ivra.training.config import TrainConfig
@@ -113,6 +113,7 @@ class Encoder:
     backbone: Backbone
     max_length: int
     batch_size: int
+    batch_tokens: int | None = None
 
     def items(self, rows: Sequence[Row], *, labelled: bool = True) -> list[Item]:
         """Tokenised rows; long contexts of questions in several windows.
@@ -147,12 +148,24 @@ class Encoder:
         return found
 
     def batches(self, items: Sequence[Item], shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Padded batches on the backbone's device, shuffled if a seed is given."""
+        """Padded batches on the backbone's device, shuffled if a seed is given.
+
+        Those of a number of tokens hold rows of like length where they are shuffled.
+        """
         found = batches(
             items,
             self.batch_size,
             self.backbone.pad_id,
             self.backbone.padding_side,
             shuffle_seed=shuffle_seed,
+            by_length=self.batch_tokens is not None and shuffle_seed is not None,
+            most_tokens=self.batch_tokens,
         )
         return (batch.to(self.backbone.device) for batch in found)
+
+    def batches_in(self, items: Sequence[Item]) -> int:
+        """How many batches an epoch of ``items`` has, however it is shuffled."""
+        lengths = [len(item.input_ids) for item in items]
+        if self.batch_tokens is not None:
+            lengths.sort(reverse=True)
+        return len(cut(lengths, self.batch_size, self.batch_tokens))

@@ -107,8 +107,15 @@ def train(
     task = task_of(splits.train, config)
     labels = labels_of(splits.train, config.data, task)
     _check_criteria(config, task)
-    backbone = load_backbone(config.model, labels, tasks=(task,), seed=config.seed).to(where)
-    encoder = Encoder(backbone, config.max_length, config.batch_size)
+    backbone = load_backbone(
+        config.model,
+        labels,
+        tasks=(task,),
+        seed=config.seed,
+        loading=config.loading,
+        device=where,
+    )
+    encoder = Encoder(backbone, config.max_length, config.batch_size, config.batch_tokens)
     train_items, valid_items = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train_items)
     random.Random(config.seed).shuffle(train_items)
@@ -183,6 +190,7 @@ class _Training:
                 versions=versions(),
                 environment=environment(self.backbone),
                 labels=list(self.backbone.labels),
+                **self._base(),
                 **facts,
                 task=self.backbone.task.name,
                 **{self.backbone.task.measure: self._shares()},
@@ -199,6 +207,11 @@ class _Training:
 
     def _shares(self) -> dict[str, object]:
         return {"before": self.before, "after": self.after, "split": "valid"}
+
+    def _base(self) -> dict[str, object]:
+        """What the adapters of the run adapt, where it has some."""
+        base = self.backbone.base
+        return {} if base is None else {"base": base._asdict()}
 
     def _finetune(self) -> Outcome:
         hooks = (self.log, *self.hooks)
