@@ -1,7 +1,8 @@
 """Backbones: Hugging Face classifiers whose attention can be read in the forward pass."""
 
-from ivra.backbones.backbone import Backbone, Encoding
+from ivra.backbones.backbone import Backbone
 from ivra.backbones.builder import load_backbone
+from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import FAMILIES, Family
 from ivra.backbones.loading import AS_IT_IS, Dtype, Loading, Lora
 from ivra.backbones.tiny import TINY

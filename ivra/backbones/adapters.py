@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # peft takes its time to load
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SEED = "seed-"
 """What the revision of a tiny model is: the seed its weights are drawn from."""
+
+
 class Base(NamedTuple):
     """The model that adapters adapt, by its folder or hub id and its revision (of a tiny model its
     seed), and how many bits a weight of its linear layers has (0: it is not quantised)."""
@@ -219,7 +221,7 @@ def save_adapter(adapted: "PeftModel", folder: Path) -> None:
     The configuration says nothing of quantisation: it is that of the base as it is stored.
     """
     adapted.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-    config = copy.deepcopy(adapted.get_base_model().config)
+    config = copy.deepcopy(base_model(adapted).config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.save_pretrained(folder)
@@ -239,12 +241,15 @@ def _adapted(model: PreTrainedModel, config: "LoraConfig") -> "PeftModel":
     return adapted
 
 
+def base_model(adapted: "PeftModel") -> PreTrainedModel:
+    """The model inside, whose layers the adapters are part of."""
+    return cast(PreTrainedModel, adapted.get_base_model())
+
+
 def base_of(adapted: "PeftModel") -> Base:
     """What the adapters adapt."""
     config = adapted.peft_config["default"]
-    return Base(
-        str(config.base_model_name_or_path), config.revision, bits_of(adapted.get_base_model())
-    )
+    return Base(str(config.base_model_name_or_path), config.revision, bits_of(base_model(adapted)))
 
 
 def learnt(adapted: "PeftModel") -> list[nn.Parameter]:
@@ -275,19 +280,19 @@ def shared_parts(adapted: "PeftModel") -> Iterable[object]:
     own = {id(parameter) for parameter in learnt(adapted)}
     yield from (p for p in adapted.parameters() if id(p) not in own)
     yield from adapted.buffers()
-    yield from quantised_parts(adapted.get_base_model())
+    yield from quantised_parts(base_model(adapted))
 
 
 def begin_anew(adapted: "PeftModel", seed: int) -> None:
     """Draw adapters and head from ``seed``, as if nothing had been learnt."""
     from peft.tuners.lora import LoraLayer
 
-    base = adapted.get_base_model()
+    base = base_model(adapted)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
-                module.reset_lora_parameters("default", True)
+                module.reset_lora_parameters("default", True)  # type: ignore[no-untyped-call]
         for whole in _trained_wholes(adapted):
             for part in whole.modules():
                 for parameter in part.parameters(recurse=False):

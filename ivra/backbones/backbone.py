@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
@@ -13,16 +13,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ivra.attention import AttentionSizes, LayerReader, LayerReading
 from ivra.backbones.adapters import Base, base_of, begin_anew, fill, learnt, save_adapter, twin
+from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
-from ivra.backbones.quantised import pin
+from ivra.backbones.quantised import HALF, bits_of, pin
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
     Hidden,
     Labels,
     Outputs,
-    Predictions,
     TokenIds,
     TokenMask,
     TokenScores,
@@ -36,30 +36,6 @@ Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
 """What a removed token is kept at, so that the derivative there exists: so little that even an
 attention logit 50 above all others leaves nothing of it."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What one forward pass gives: logits, a reading of every layer, averaged hidden states.
-
-    ``logits`` are the outcome of ``task``. ``readings`` is empty where nothing was asked to read;
-    ``hidden`` (mean over the layers' outputs, embeddings not counted) is ``None`` unless asked for.
-    """
-
-    logits: Outputs
-    readings: tuple[LayerReading, ...]
-    hidden: Hidden | None
-    task: Task = CLASSIFICATION
-
-    @property
-    def predictions(self) -> Predictions:
-        """``y_hat``, what the model finds most probable."""
-        return self.task.predict(self.logits)
-
-    @property
-    def classes(self) -> Labels:
-        """The class that each row is explained for by the value level."""
-        return self.task.classes(self.predictions)
 
 
 class _Output(NamedTuple):
@@ -143,6 +119,12 @@ class Backbone(nn.Module):
     def base(self) -> Base | None:
         """What the adapters adapt; ``None`` where there are none."""
         return None if self.adapter is None else base_of(self.adapter)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether a pass rounds to a few bits on its way: half precision, 8 bits on a GPU."""
+        eight = bits_of(self.model) == 8 and self.device.type != "cpu"
+        return self.model.dtype in HALF or eight
 
     @property
     def learnable(self) -> list[nn.Parameter]:

@@ -76,21 +76,26 @@ def load_backbone(
     saved = saved_adapter(source)
     found = _read(source, saved, labels, tasks, seed, random_weights, loading, device)
     backbone = _proved(found, source)
-    if saved is None and loading.lora is None:
-        return _ready(backbone, loading, device)
     if saved is not None:
-        if loading.merge and is_quantised(found.model):
-            with silent():
-                backbone.model = found.model.dequantize()
-        backbone.adapter = with_saved_adapter(backbone.model, saved, found.new)
-        if loading.merge:
-            backbone.model, backbone.adapter = backbone.adapter.merge_and_unload(), None
+        _put_on(backbone, saved, found.new, loading.merge)
     elif loading.lora is not None:
         learnt = dict.fromkeys((*head_names(found.model), *found.new))
         backbone.adapter = with_new_adapter(
             found.model, backbone.family, loading.lora, [*learnt], *found.base, seed
         )
     return _ready(backbone, loading, device)
+
+
+def _put_on(backbone: Backbone, saved: SavedAdapter, new: tuple[str, ...], merge: bool) -> None:
+    """Give ``backbone`` the adapters and the head that were saved, or with ``merge`` their sum."""
+    if merge and is_quantised(backbone.model):
+        with silent():
+            backbone.model = backbone.model.dequantize()
+    adapted = with_saved_adapter(backbone.model, saved, new)
+    if merge:
+        backbone.model = adapted.merge_and_unload()
+    else:
+        backbone.adapter = adapted
 
 
 class _Found(NamedTuple):

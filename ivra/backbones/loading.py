@@ -16,7 +16,7 @@ class Lora:
     """
 
     r: int = 8
-    alpha: float = 8.0
+    alpha: int = 8
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ()
 

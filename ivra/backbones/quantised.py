@@ -27,9 +27,7 @@ def quantisation(loading: Loading, kept: list[str]) -> BitsAndBytesConfig | None
     )
 
 
-def load_arguments(
-    loading: Loading, kept: list[str], device: torch.device | str
-) -> dict[str, Any]:
+def load_arguments(loading: Loading, kept: list[str], device: torch.device | str) -> dict[str, Any]:
     """What ``from_pretrained`` is told: the numbers, and the device where they are quantised."""
     told: dict[str, Any] = {}
     if loading.dtype != "auto":
@@ -86,12 +84,14 @@ def quantised_parts(model: nn.Module) -> Iterator[object]:
     for layer in _quantised_layers(model):
         state = getattr(layer, "state", None)
         parts = (getattr(state, "CB", None), getattr(state, "SCB", None))
-        yield from (part for part in (*parts, getattr(layer, "quant_state", None)) if part is not None)
+        yield from (
+            part for part in (*parts, getattr(layer, "quant_state", None)) if part is not None
+        )
 
 
 def _quantised_layers(model: nn.Module) -> list[nn.Module]:
     if not is_quantised(model):
         return []
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # which take their time to load
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt  # slow to load
 
     return [m for m in model.modules() if isinstance(m, (Linear4bit, Linear8bitLt))]

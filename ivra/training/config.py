@@ -56,7 +56,7 @@ class TrainConfig(BaseModel):
     )
     lora: StrictBool = Field(False, description="train LoRA adapters and the head, not the model")
     lora_r: Count = Field(8, description="rank of the adapters")
-    lora_alpha: Positive = Field(8.0, description="scale of the adapters, over their rank")
+    lora_alpha: Count = Field(8, description="scale of the adapters, over their rank")
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="dropout before the adapters in stage 1"
     )

@@ -140,9 +140,7 @@ def save_record(path: Path, record: dict[str, object]) -> None:
     write_json_atomic(path / RECORD, record)
 
 
-def load_run(
-    path: str | Path = "runs/latest", device: str = "cpu", *, merge: bool = False
-) -> Run:
+def load_run(path: str | Path = "runs/latest", device: str = "cpu", *, merge: bool = False) -> Run:
     """Read a run back, onto ``device`` as PyTorch names it.
 
     Adapters are put on the base that the run names, as it was loaded to train them. With
