@@ -2,7 +2,6 @@
 
 import copy
 import json
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +138,6 @@ def with_new_adapter(
         lora_dropout=lora.dropout,
         target_modules=list(targets),
         modules_to_save=list(learnt),
-        fan_in_fan_out=any(isinstance(m, Conv1D) for t in targets for m in _matched(model, t)),
         base_model_name_or_path=base,
         revision=revision,
         task_type="SEQ_CLS" if family.pooled != "none" else "QUESTION_ANS",
@@ -230,9 +228,11 @@ def save_adapter(adapted: "PeftModel", folder: Path) -> None:
 def _adapted(model: PreTrainedModel, config: "LoraConfig") -> "PeftModel":
     from peft import PeftModel
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is", FutureWarning)
-        adapted = PeftModel(model, config)
+    named = config.target_modules  # or a pattern
+    targets: set[str] = named if isinstance(named, set) else set()
+    layers = [layer for target in targets for layer in _matched(model, target)]
+    config.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in layers)
+    adapted = PeftModel(model, config)
     for parameter in learnt(adapted):
         if parameter.dtype in HALF:  # AdamW loses small steps in half precision
             parameter.data = parameter.data.float()

@@ -32,7 +32,7 @@ from ivra.backbones.checkpoint import (
 from ivra.backbones.families import family_of
 from ivra.backbones.hook import NAME, Capture, capturing, recomputed
 from ivra.backbones.loading import AS_IT_IS, Loading
-from ivra.backbones.quantised import as_loaded, is_quantised, pin
+from ivra.backbones.quantised import as_loaded, dequantised, is_quantised, pin
 from ivra.backbones.tiny import TINY, tiny_model
 from ivra.data import builtin_tokenizer
 from ivra.errors import IvraError
@@ -90,7 +90,7 @@ def _put_on(backbone: Backbone, saved: SavedAdapter, new: tuple[str, ...], merge
     """Give ``backbone`` the adapters and the head that were saved, or with ``merge`` their sum."""
     if merge and is_quantised(backbone.model):
         with silent():
-            backbone.model = backbone.model.dequantize()
+            backbone.model = dequantised(backbone.model)
     adapted = with_saved_adapter(backbone.model, saved, new)
     if merge:
         backbone.model = adapted.merge_and_unload()

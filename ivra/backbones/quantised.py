@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from ivra.backbones.loading import Loading
 
@@ -60,6 +61,24 @@ def bits_of(model: nn.Module) -> int:
     if not is_quantised(model):
         return 0
     return 8 if getattr(model, "is_loaded_in_8bit", False) else 4
+
+
+def dequantised(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with the same weights as ordinary numbers, in the layers of its own family.
+
+    transformers makes linear layers of all; those of GPT-2 hold their weights transposed.
+    """
+    with torch.device("meta"):
+        family = type(model)(model.config)
+    model = model.dequantize()
+    for name, kind in family.named_modules():
+        linear = model.get_submodule(name)
+        if isinstance(kind, Conv1D) and isinstance(linear, nn.Linear):
+            turned = Conv1D(linear.out_features, linear.in_features)
+            turned.weight = nn.Parameter(linear.weight.detach().T.contiguous())
+            turned.bias = linear.bias
+            model.set_submodule(name, turned)
+    return model
 
 
 def pin(model: nn.Module) -> None:
