@@ -219,7 +219,9 @@ def save_adapter(adapted: "PeftModel", folder: Path) -> None:
     The configuration says nothing of quantisation: it is that of the base as it is stored.
     """
     adapted.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-    config = copy.deepcopy(base_model(adapted).config)
+    base = base_model(adapted)
+    config = copy.deepcopy(base.config)
+    config.architectures = [type(base).__name__]
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.save_pretrained(folder)
