@@ -219,6 +219,11 @@ class TrainConfig(BaseModel):
                 f"{name} without lora: quantised weights cannot be trained: add lora, whose "
                 "adapters can"
             )
+        for name in () if self.lora else ("lora_r", "lora_alpha", "lora_dropout", "target_modules"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                shown = ",".join(value) if isinstance(value, tuple) else value
+                raise IvraError(f"{name} is {shown} without lora: add lora, or leave {name} out")
         return self
 
     @property
