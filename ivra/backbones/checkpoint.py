@@ -158,7 +158,8 @@ def read_model(
         with silent(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if random_weights:
-                model = AUTO[task.name].from_config(config)
+                told = {} if loading.dtype == "auto" else {"dtype": getattr(torch, loading.dtype)}
+                model = AUTO[task.name].from_config(config, **told)
                 return as_loaded(model, loading, kept, device), set()
             model, info = AUTO[task.name].from_pretrained(
                 source,
