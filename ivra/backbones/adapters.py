@@ -85,15 +85,6 @@ def saved_adapter(source: str) -> SavedAdapter | None:
     return SavedAdapter(Path(source), base, revision if isinstance(revision, str) else None)
 
 
-def head_names(model: PreTrainedModel) -> list[str]:
-    """The model's parts outside its body that have weights: its head."""
-    return [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in child.parameters())
-    ]
-
-
 def linear_names(model: PreTrainedModel) -> list[str]:
     """The ends of the names of the body's linear layers, each once, as LoRA takes them."""
     found = [
@@ -290,7 +281,8 @@ def begin_anew(adapted: "PeftModel", seed: int) -> None:
     from peft.tuners.lora import LoraLayer
 
     base = base_model(adapted)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    gpus = [base.device] if base.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), torch.no_grad():
         torch.manual_seed(seed)
         for module in adapted.modules():
             if isinstance(module, LoraLayer):

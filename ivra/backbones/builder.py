@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ivra.attention import AttentionSizes, LayerInputs, LayerReading
 from ivra.backbones.adapters import (
     SavedAdapter,
-    head_names,
     revision_of,
     saved_adapter,
     with_new_adapter,
@@ -29,7 +28,7 @@ from ivra.backbones.checkpoint import (
     task_of_checkpoint,
     unsupported,
 )
-from ivra.backbones.families import family_of
+from ivra.backbones.families import family_of, head_names
 from ivra.backbones.hook import NAME, Capture, capturing, recomputed
 from ivra.backbones.loading import AS_IT_IS, Loading
 from ivra.backbones.quantised import as_loaded, dequantised, is_quantised, pin

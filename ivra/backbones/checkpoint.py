@@ -20,8 +20,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ivra.backbones.adapters import head_names
-from ivra.backbones.families import FAMILIES
+from ivra.backbones.families import FAMILIES, head_names
 from ivra.backbones.loading import Loading
 from ivra.backbones.quantised import as_loaded, load_arguments
 from ivra.backbones.tiny import AUTO, TINY

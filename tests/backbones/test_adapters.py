@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, Loading, Lora, load_backbone
-from ivra.data import Batch, builtin_rows, collate, encode_rows
+from ivra.backbones.adapters import with_new_adapter
+from ivra.data import Batch, builtin_rows, builtin_tokenizer, collate, encode_rows
 from ivra.errors import IvraError
 
 LABELS = ("negative", "positive")
@@ -216,6 +218,34 @@ def test_a_target_that_is_no_linear_layer() -> None:
     loading = Loading(lora=Lora(target_modules=("embed_tokens",)))
     assert line_of("tiny-llama", loading).startswith(
         "target_modules: no linear layer is called 'embed_tokens'"
+    )
+
+
+def test_an_undeclared_family_gets_adapters_on_the_linear_layers_of_its_attention(
+    tmp_path: Path,
+) -> None:
+    config = DistilBertConfig(
+        vocab_size=len(builtin_tokenizer()), dim=16, n_layers=2, n_heads=2, hidden_dim=16
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "base")
+    builtin_tokenizer().save_pretrained(tmp_path / "base")
+    loading = Loading(bits=8, lora=LORA)
+    backbone = shaken(load_backbone(str(tmp_path / "base"), LABELS, loading=loading))
+    adapted = {n.partition(".lora_")[0].rpartition(".")[2] for n, _ in backbone.named_parameters()}
+    assert adapted >= set(backbone.family.lora_targets) == {"q_lin", "k_lin", "v_lin", "out_lin"}
+    backbone.save_pretrained(tmp_path / "saved")
+    again = load_backbone(str(tmp_path / "saved"), None, loading=Loading(bits=8))
+    assert torch.equal(said(again)[0], said(backbone)[0])
+
+
+def test_a_family_of_which_no_target_is_declared() -> None:
+    backbone = load_backbone("tiny-gpt2", LABELS)
+    unknown = replace(backbone.family, lora_targets=())
+    with pytest.raises(IvraError) as caught:
+        with_new_adapter(backbone.model, unknown, LORA, ["score"], "some/model", None, 0)
+    assert str(caught.value) == (
+        "target_modules: none is declared in some/model (model family 'gpt2'): expected some of "
+        "c_attn, c_proj, c_fc"
     )
 
 
