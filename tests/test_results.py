@@ -25,7 +25,7 @@ def test_large_models_took_the_passes_that_the_criteria_need(path: Path) -> None
 
 @pytest.mark.slow
 def test_the_benchmark_of_large_models_runs(tmp_path: Path) -> None:
-    shape = "--layers 1 --hidden 32 --intermediate 64 --heads 2 --key-value-heads 1"
+    shape = "--layers 2 --hidden 32 --intermediate 64 --heads 2 --key-value-heads 1"
     rest = "--vocabulary 300 --rows 4 --length 16 --steps 1 --bits 4"
     command = [sys.executable, str(ROOT / "benchmarks" / "large.py"), *shape.split(), *rest.split()]
     subprocess.run([*command, "--json", str(tmp_path / "x.json")], check=True, capture_output=True)
