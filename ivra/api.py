@@ -50,8 +50,7 @@ from ivra.studies.matrix import RUNS
 from ivra.studies.run import StudyResult
 from ivra.studies.tables import TITLES
 from ivra.training import Run, load_run
-from ivra.training.log import read_log
-from ivra.training.run import LOG
+from ivra.training.log import LOG, read_log
 
 
 def explain(

@@ -9,6 +9,15 @@ class IvraError(ValueError):
     """
 
 
+class NotFiniteError(IvraError):
+    """A NaN or an infinity in training: ``what`` it is, and in which ``row`` of the batch."""
+
+    def __init__(self, what: str, row: int | None = None) -> None:
+        super().__init__(what if row is None else f"{what} in row {row}")
+        self.what = what
+        self.row = row
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what ``error`` says that is not blank, else what kind of error it is."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ivra.errors import IvraError, first_line
 
+LOCK = ".lock"
 STAGED, READY, REPLACED = ".new", ".next", ".old"
 """Folders that :func:`replace_together` works in; none of them is left when it is done."""
 
@@ -102,6 +105,43 @@ def current(folder: Path, name: str) -> Path:
     """Where the part ``name`` of ``folder`` stands, be it in the middle of being replaced."""
     ready = folder / READY / name
     return ready if ready.exists() else folder / name
+
+
+def remove_whole(folder: Path, name: str) -> None:
+    """Remove the part ``name`` of ``folder``, and what a kill left of :func:`replace_together`.
+
+    A kill at any moment leaves the part whole, or nothing of it in its place.
+    """
+    _move_in(folder)
+    if (folder / name).is_dir():
+        (folder / name).rename(folder / REPLACED)
+        _move_in(folder)
+    shutil.rmtree(folder / STAGED, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` against other processes; a process that ends lets go, however it ends.
+
+    Raises:
+        IvraError: another process holds it, or nothing can be written there.
+    """
+    path = folder / LOCK
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise IvraError(
+            f"another process is at work in {folder}: wait until it is done, or end it"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise IvraError(f"cannot write to {folder}: {reason}") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _move_in(folder: Path) -> None:

@@ -350,4 +350,5 @@ def test_log_lines_have_the_keys_of_the_code() -> None:
         for line in example.splitlines()
     ]
     assert set(lines[0]) == set(LogEntry.__required_keys__)
-    assert set(lines[1]) == set(LogEntry.__annotations__)
+    assert set(lines[1]) | set(lines[2]) == set(LogEntry.__annotations__)
+    assert set(lines[1]) & set(lines[2]) == set(LogEntry.__required_keys__)

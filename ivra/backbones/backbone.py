@@ -149,6 +149,11 @@ class Backbone(nn.Module):
             save_adapter(self.adapter, folder)
         self.tokenizer.save_pretrained(folder)
 
+    def load_adapter(self, folder: Path) -> None:
+        """Take over adapters and head that :meth:`save_pretrained` wrote, in place."""
+        assert self.adapter is not None
+        fill(self.adapter, folder)
+
     def sibling(self, seed: int, saved: Path | None = None) -> "Backbone":
         """Other adapters and another head on this one's base, drawn from ``seed`` or ``saved``.
 
@@ -160,7 +165,7 @@ class Backbone(nn.Module):
         assert other.adapter is not None
         begin_anew(other.adapter, seed)
         if saved is not None:
-            fill(other.adapter, saved)
+            other.load_adapter(saved)
         other.head_is_new = saved is None
         return other.eval()
 

@@ -4,6 +4,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,7 +17,8 @@ from rich.progress import (
 from transformers.utils import logging as transformers_logging
 
 from ivra.errors import IvraError
-from ivra.training import Hooks, Validation
+from ivra.training import Hooks, Run
+from ivra.training.config import numbers_of
 
 console = Console()
 messages = Console(stderr=True)
@@ -35,6 +37,29 @@ def quiet() -> None:
 def comma_separated(text: str) -> tuple[str, ...]:
     """The names of ``"a, b"``; empty ones are left out."""
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+PREFERENCE = "how much each criterion counts, of a run of --combine preference"
+
+
+def preference(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> dict[str, float] | None:
+    """The numbers of ``comp=0.7,suff=0.3``."""
+    found = numbers_of(text)
+    if not isinstance(found, dict):
+        return None
+    try:
+        return {name: float(value) for name, value in found.items()}
+    except ValueError as error:
+        raise IvraError(
+            f"--preference {text}: expected numbers, as in comp=0.7,suff=0.3"
+        ) from error
+
+
+def preferring(run: Run, shares: dict[str, float] | None) -> Run:
+    """``run`` explaining by ``shares``, or as it is without."""
+    return run if shares is None else run.preferring(shares)
 
 
 def different_files(**paths: str | None) -> None:
@@ -77,8 +102,6 @@ class Bars(Hooks):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
-        self.first: dict[str, Validation] = {}
-        self.best: dict[str, Validation] = {}
 
     def on_begin(self, stage: str, steps: int) -> None:
         """A new bar."""
@@ -90,8 +113,7 @@ class Bars(Hooks):
         assert self._task is not None
         self._progress.update(self._task, completed=step, terms=figures(terms))
 
-    def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
-        """Remember the first and the best validation."""
-        self.first.setdefault(stage, validation)
-        if best:
-            self.best[stage] = validation
+    def on_skip(self, stage: str, step: int, reason: str) -> None:
+        """Move on, and say why there is nothing to show."""
+        assert self._task is not None
+        self._progress.update(self._task, completed=step, terms=f"skipped: {reason}")

@@ -10,7 +10,9 @@ from rich.table import Table
 from ivra.cli.console import Bars, bars, console, quiet
 from ivra.errors import IvraError
 from ivra.losses import known_criteria
-from ivra.training import Run, TrainConfig, make_config, read_config, train
+from ivra.training import Run, TrainConfig, make_config, read_config, resume, train
+from ivra.training.conflicts import conflict_line
+from ivra.training.log import LOG, logged_conflicts, read_log
 
 
 def _kind(annotation: object) -> "click.ParamType[Any, Any]":
@@ -35,10 +37,17 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
             metavar="CRITERION.NAME=VALUE",
             help=f"{field.description}; repeatable, ivra plugins lists them",
         )
-    if field.annotation is bool:
-        flag = name.replace("_", "-")
-        return click.Option([f"--{flag}/--no-{flag}", name], default=None, help=field.description)
+    if field.default == {}:
+        return click.Option(
+            [f"--{name.replace('_', '-')}", name],
+            multiple=True,
+            metavar="CRITERION=NUMBER",
+            help=f"{field.description}; repeatable",
+        )
     default = field.default
+    if field.annotation is bool:
+        switch = f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}"
+        return click.Option([switch, name], default=None, help=field.description)
     if isinstance(default, tuple):
         default = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default)
     shown = "" if default in (None, "") else f"  [default: {default}]"
@@ -69,41 +78,78 @@ def _with_options(options: object, given: tuple[str, ...]) -> object:
 
 def _run(
     config_file: str | None,
-    output: str,
+    resumed: str | None,
+    output: str | None,
     name: str | None,
-    device: str,
+    device: str | None,
+    checkpoint_every: str | None,
     option: tuple[str, ...],
     **flags: object,
 ) -> None:
     values = read_config(config_file) if config_file is not None else {}
-    values |= {key: value for key, value in flags.items() if value is not None}
-    values["options"] = _with_options(values.get("options", {}), option)
-    config = make_config(values, config_file or "command line")
+    given = {key: ",".join(v) if isinstance(v, tuple) else v for key, v in flags.items() if v != ()}
+    values |= {key: value for key, value in given.items() if value is not None}
+    if option or "options" in values:
+        values["options"] = _with_options(values.get("options", {}), option)
     quiet()
     progress = bars()
-    hook = Bars(progress)
+    hooks = (Bars(progress),)
     try:
-        run = train(config, output=output, name=name, device=device, hooks=(hook,))
+        if resumed is None:
+            run = train(
+                make_config(values, config_file or "command line"),
+                output="runs" if output is None else output,
+                name=name,
+                device=device or "cpu",
+                hooks=hooks,
+                checkpoint_every=checkpoint_every,
+            )
+        else:
+            _check_resumed(resumed, output, name)
+            run = resume(
+                resumed,
+                given=values,
+                device=device,
+                hooks=hooks,
+                checkpoint_every=checkpoint_every,
+            )
     finally:
         progress.stop()
-    _report(run, hook)
+    _report(run)
     if run.record["interrupted"]:
-        raise KeyboardInterrupt(f"the best weights so far are kept in {run.path}")
+        raise KeyboardInterrupt(
+            f"the best weights so far are kept in {run.path}; go on with 'ivra train --resume "
+            f"{run.path}'"
+        )
 
 
-def _report(run: Run, hook: Bars) -> None:
-    stage = "criteria"
-    if stage in hook.best:
+def _check_resumed(resumed: str, output: str | None, name: str | None) -> None:
+    for flag, value in (("--output", output), ("--name", name)):
+        if value is not None:
+            raise IvraError(f"--resume {resumed} goes on in its own folder: leave {flag} out")
+
+
+def _report(run: Run) -> None:
+    found = [
+        entry
+        for entry in read_log(run.path / LOG)
+        if entry["stage"] == "criteria" and entry["split"] == "valid"
+    ]
+    best = [entry for entry in found if entry["best"]]
+    if best:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("on validation rows", "untrained", "trained", "better is"):
             table.add_column(title, justify="left" if title.startswith("on") else "right")
-        for key, after in hook.best[stage].terms.items():
+        for key, after in best[-1]["terms"].items():
             known = known_criteria().get(key)
             better = known.criterion.better if known else "higher"
-            before = hook.first[stage].terms.get(key)
+            before = found[0]["terms"].get(key)
             shown = "undefined" if before is None else f"{before:.3f}"
             table.add_row(key, shown, f"{after:.3f}", better)
         console.print(table)
+    line = conflict_line(logged_conflicts(run.path / LOG))
+    if line is not None:
+        console.print(line, highlight=False, soft_wrap=True)
     measure = run.backbone.task.measure
     right = run.record[measure]
     assert isinstance(right, dict)
@@ -127,9 +173,22 @@ train_command = click.Command(
             type=click.Path(dir_okay=False, path_type=str),
             help="YAML file of options",
         ),
-        click.Option(["--output"], default="runs", show_default=True, help="folder of runs"),
+        click.Option(
+            ["--resume", "resumed"],
+            metavar="RUN",
+            help="go on with a run that was killed or interrupted, with its own options",
+        ),
+        click.Option(["--output"], help="folder of runs  [default: runs]"),
         click.Option(["--name"], help="the run's folder  [default: criteria, model, seed, time]"),
-        click.Option(["--device"], default="cpu", show_default=True, help="cpu, cuda, mps, ..."),
+        click.Option(
+            ["--device"], help="cpu, cuda, mps, ...  [default: cpu, or the resumed run's]"
+        ),
+        click.Option(
+            ["--checkpoint-every"],
+            metavar="STEPS|TIME",
+            help="save what --resume goes on from besides validations: every so many steps (100) "
+            "or so often (90s, 10m, 1h); never: not even then",
+        ),
         *(_flag(name, field) for name, field in TrainConfig.model_fields.items()),
     ],
 )

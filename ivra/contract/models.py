@@ -2,7 +2,6 @@
 
 import copy
 from functools import lru_cache
-from itertools import repeat
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +12,7 @@ from ivra.contract.rows import WORDS, make_batch, make_items
 from ivra.data import Batch
 from ivra.evaluation import delete
 from ivra.shapes import Hidden, Logits, Saliency, TokenScores
-from ivra.training import ScaffoldedStudent
+from ivra.training import ScaffoldedStudent, endless
 
 Kind = Literal["soft", "sparse", "one-hot", "equal"]
 """Of a saliency: positive, with exact zeros, all on one token, the same on each token."""
@@ -170,5 +169,9 @@ def _student(backbone: Backbone, rate: float, beta: float) -> ScaffoldedStudent:
     module = InterpretableAttention(backbone.sizes, ("head", "layer")).double()
     study = make_batch(make_items([3, 2], 77))
     return ScaffoldedStudent(
-        lambda number: (backbone, module), repeat(study), rate=rate, beta=beta, life=10**6
+        lambda number: (backbone, module),
+        endless(lambda epoch: iter([study])),
+        rate=rate,
+        beta=beta,
+        life=10**6,
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ivra.data import Batch
-from ivra.errors import IvraError
+from ivra.errors import IvraError, NotFiniteError
 from ivra.losses.options import Option, accepts, constructor_options
 from ivra.losses.student import Student
 from ivra.shapes import (
@@ -130,6 +130,11 @@ class Criterion(nn.Module, ABC):
     and register the class under the entry-point group ``ivra.criteria``. Scalar parameters of
     its constructor are its options. A criterion may own parameters and step them itself in
     ``inner_step``; it may report a metric of its own, by which the best iteration is kept.
+
+    A run that is resumed gives it back its ``state_dict``. What later values depend on besides
+    parameters and buffers (random number generators, counters, optimisers) belongs into PyTorch's
+    own ``get_extra_state`` and ``set_extra_state``, as nested dicts with text keys and lists of
+    tensors, numbers, text, booleans and ``None``; a tuple comes back as a list.
     """
 
     name: ClassVar[str]
@@ -192,8 +197,9 @@ def check_terms(criterion: Criterion, terms: object, rows: int) -> Terms:
     """``terms`` if they are what ``forward`` promises.
 
     Raises:
-        IvraError: naming the criterion and what is wrong: no ``Terms``, an empty one, a wrong
-            shape, or a value that is not finite.
+        IvraError: naming the criterion and what is wrong: no ``Terms``, an empty one, or a wrong
+            shape.
+        NotFiniteError: a value is not finite; with the term and the row.
     """
     name = criterion.name
     if not isinstance(terms, Terms) or not terms:
@@ -210,8 +216,6 @@ def check_terms(criterion: Criterion, terms: object, rows: int) -> Terms:
         if not bool(torch.isfinite(value).all()):
             row = int(torch.isfinite(value).logical_not().nonzero()[0])
             came = float(value[row].detach())
-            raise IvraError(
-                f"criterion '{name}' returned a term '{key}' that is not finite "
-                f"({came} in row {row}): the run stops with the last good weights kept"
-            )
+            what = f"criterion '{name}' returned a term '{key}' that is not finite, {came}"
+            raise NotFiniteError(what, row)
     return terms

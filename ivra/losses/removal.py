@@ -3,13 +3,13 @@
 Xie et al. 2024 (IvRA), equations 10, 11, 16, 17.
 """
 
-import itertools
 import random
 from collections.abc import Callable
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from ivra.errors import unknown_name
 from ivra.losses.criterion import View
@@ -57,7 +57,7 @@ def prediction_change(
     return lost
 
 
-class Cuts:
+class Cuts(nn.Module):
     """The cuts that a training step looks at, and how a loss is differentiated through them.
 
     ``mode`` says which of ``bins``: ``"draw"`` one at random, in an order that ``seed`` fixes;
@@ -75,6 +75,7 @@ class Cuts:
         samples: int,
         seed: int,
     ) -> None:
+        super().__init__()
         self._bins = bins
         self._mode = mode
         self._gradient = gradient
@@ -82,7 +83,23 @@ class Cuts:
         self._samples = samples
         self._random = random.Random(seed)
         self._generator = torch.Generator().manual_seed(seed)
-        self._cycle = itertools.cycle(bins)
+        self._turn = 0
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Where the draws and the cycle stand; PyTorch makes it a part of ``state_dict``."""
+        version, words, gauss = self._random.getstate()
+        return {
+            "random": [version, list(words), gauss],
+            "generator": self._generator.get_state(),
+            "turn": self._turn,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        version, words, gauss = state["random"]
+        self._random.setstate((version, tuple(words), gauss))
+        self._generator.set_state(state["generator"])
+        self._turn = state["turn"]
 
     def mean(self, view: View, loss: Callable[[TokenScores], Rows]) -> Rows:
         """The mean of ``loss(cut)`` over the cuts of the next step, each 1 on the top tokens."""
@@ -100,7 +117,8 @@ class Cuts:
         if self._mode == "mean":
             return self._bins
         if self._mode == "cycle":
-            return (next(self._cycle),)
+            self._turn += 1
+            return (self._bins[(self._turn - 1) % len(self._bins)],)
         return (self._random.choice(self._bins),)
 
 

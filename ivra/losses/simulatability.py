@@ -5,7 +5,7 @@ Xie et al. 2024 (IvRA), equations 7, 14, 15; Fernandes et al. 2022 (SMaT), equat
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -135,6 +135,15 @@ class Simulatability(Criterion):
     @classmethod
     def build(cls, setup: Setup) -> Self:
         return cls(setup.new_student(), **setup.options)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The students, and the sharpness that is held."""
+        return {"student": self.student.state_dict(), "first_spread": self._first_spread}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.student.load_state_dict(state["student"])
+        self._first_spread = state["first_spread"]
 
     def inner_step(self, view: View) -> None:
         for _ in range(self.practice):

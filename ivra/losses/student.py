@@ -1,6 +1,6 @@
 """What the simulatability criterion needs of a student, whoever builds it."""
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ivra.losses.divergence import RowDivergence, kl_divergence
 from ivra.shapes import Rows, Saliency, TokenScores
@@ -67,4 +67,12 @@ class Student(Protocol):
 
     def agrees(self, view: "View") -> Rows:
         """1 where student and teacher predict the same, else 0."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that its next steps depend on, as a criterion's extra state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
         ...

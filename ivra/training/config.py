@@ -1,9 +1,7 @@
 """The configuration of a training run: flat, named, checked whole before anything starts."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,11 +24,20 @@ from ivra.losses import (
     parse_criteria,
 )
 from ivra.tasks import CLASSIFICATION, DOC_STRIDE, MAX_ANSWER_LENGTH, QuestionAnswering, Task
+from ivra.training.combining import (
+    COMBINERS,
+    NORMALISATIONS,
+    PREFERENCE,
+    Mixing,
+    Normalise,
+    check_mixing,
+)
 
 Percent = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
 class TrainConfig(BaseModel):
@@ -46,6 +53,16 @@ class TrainConfig(BaseModel):
 
     criteria: str = Field("sim,suff", description="criteria with weights: sim,suff:0.5")
     options: dict[str, dict[str, Any]] = Field({}, description="of criteria: comp.form=kl")
+    combine: str = Field("sum", description="how criteria are mixed: " + ", ".join(COMBINERS))
+    combine_on: Literal["module", "all"] = Field(
+        "module", description="parameters whose gradients are compared and aggregated"
+    )
+    normalise: Normalise = Field(
+        "auto", description="what losses are divided by: " + ", ".join(NORMALISATIONS[1:])
+    )
+    final_weights: Weights = Field({}, description="of criteria at the end: suff=0.1")
+    bound: Weights = Field({}, description="of the loss of criteria (constrained): suff=0.05")
+    bound_lr: Positive = Field(0.05, description="learning rate of the multipliers (constrained)")
     model: str = Field("tiny-electra", description="tiny-electra, a folder or a hub id")
     revision: str | None = Field(None, description="branch, tag or commit of the model's hub id")
     dtype: Dtype = Field("auto", description="of the model's weights: auto = as they are stored")
@@ -82,12 +99,18 @@ class TrainConfig(BaseModel):
     train: Literal["module", "backbone", "both"] = Field(
         "module", description="what the criteria train"
     )
+    init_module: tuple[str, ...] | None = Field(
+        None, description="runs whose modules training starts from, averaged: runs/a,runs/b"
+    )
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
     batch_tokens: Count | None = Field(
         None, description="at most this many tokens a step, padding counted, instead of rows"
     )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
+    skip_nonfinite: bool = Field(
+        False, description="leave steps with a NaN or an infinity out instead of stopping"
+    )
 
     finetune: Literal["auto", "always", "never"] = Field(
         "auto", description="stage 1, the task: auto = if the classification head is new"
@@ -164,7 +187,12 @@ class TrainConfig(BaseModel):
         parse_criteria(text)
         return text
 
-    @field_validator("levels", "bins", "target_modules", mode="before")
+    @field_validator("final_weights", "bound", mode="before")
+    @classmethod
+    def _from_pairs(cls, value: object) -> object:
+        return numbers_of(value)
+
+    @field_validator("levels", "bins", "init_module", "target_modules", mode="before")
     @classmethod
     def _from_commas(cls, value: object) -> object:
         return (
@@ -196,6 +224,21 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _options_fit(self) -> "TrainConfig":
         self.options = check_options(self.criteria, self.options)
+        return self
+
+    @model_validator(mode="after")
+    def _criteria_can_be_mixed(self) -> "TrainConfig":
+        names = [weighted.name for weighted in parse_criteria(self.criteria)]
+        check_mixing(self.mixing, names, task=self.train != "module")
+        return self
+
+    @model_validator(mode="after")
+    def _module_is_trained_to_prefer(self) -> "TrainConfig":
+        if self.preferences and self.train == "backbone":
+            raise IvraError(
+                "combine is preference, which trains the attention module: expected train to be "
+                "module or both, got backbone"
+            )
         return self
 
     @model_validator(mode="after")
@@ -243,6 +286,17 @@ class TrainConfig(BaseModel):
         return 1e-3 if tiny else 2e-4 if self.lora else 5e-5
 
     @property
+    def preferences(self) -> tuple[str, ...]:
+        """The criteria among which the module shall know every trade-off."""
+        names = tuple(weighted.name for weighted in parse_criteria(self.criteria))
+        return names if self.combine == PREFERENCE and len(names) > 1 else ()
+
+    @property
+    def mixing(self) -> Mixing:
+        """How this run mixes its criteria."""
+        return Mixing(self.combine, self.normalise, self.final_weights, self.bound, self.bound_lr)
+
+    @property
     def tasks(self) -> tuple[Task, ...]:
         """Every task, as this run would have it."""
         explained = self.question_tokens == "explainable"
@@ -258,6 +312,25 @@ class TrainConfig(BaseModel):
     def student_is_tiny(self) -> bool:
         """Whether students start from one of the built-in random models."""
         return (self.student or self.model).startswith("tiny-")
+
+
+def numbers_of(text: object) -> object:
+    """``"suff=0.05,comp=1"`` as a mapping, its values still text; what is no text as it is.
+
+    Raises:
+        IvraError: a part without a name or value, or a name twice.
+    """
+    if not isinstance(text, str):
+        return text
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (equals and name and value):
+            raise IvraError(f"'{part}': expected criterion=number, as in suff=0.05")
+        if name in found:
+            raise IvraError(f"'{name}' stands twice in '{text}': name each once")
+        found[name] = value
+    return found
 
 
 def _one_of(kind: str, name: str, choices: tuple[str, ...]) -> str:
@@ -289,38 +362,3 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
             raise cause from error
         name = ".".join(str(part) for part in first["loc"])
         raise IvraError(f"{where}: {name} is {first['input']!r}: {first['msg'].lower()}") from error
-
-
-def read_config(path: str | Path) -> dict[str, object]:
-    """The keys of a YAML file, unchecked.
-
-    Raises:
-        IvraError: no such file, not YAML, or not a mapping; with the line where it is known.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise IvraError(f"cannot read {path}: {error}: expected a YAML file") from error
-    try:
-        values = yaml.safe_load(text)
-        twice = _twice(yaml.compose(text, yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise IvraError(f"{path}{line}: {problem}: expected 'key: value' lines") from error
-    if not isinstance(values, dict):
-        raise IvraError(f"{path}: expected 'key: value' lines, got {type(values).__name__}")
-    if twice is not None:
-        raise IvraError(f"{path}:{twice[1]}: the key '{twice[0]}' stands twice: leave one of them")
-    return values
-
-
-def _twice(root: yaml.Node | None) -> tuple[str, int] | None:
-    """The first key of a mapping that stood before, and its line."""
-    seen: set[str] = set()
-    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
-        if str(key.value) in seen:
-            return str(key.value), key.start_mark.line + 1
-        seen.add(str(key.value))
-    return None

@@ -2,22 +2,32 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from ivra.errors import IvraError
+from ivra.training.conflicts import Conflict, Gradients, conflicts, mean_gradients
 from ivra.training.loop import Hooks, Validation
+
+LOG = "log.jsonl"
 
 
 class LogEntry(TypedDict):
-    """One line of the log; ``score`` and ``best`` stand on validations only."""
+    """One line of the log.
+
+    ``score`` and ``best`` stand on validations only, ``skipped`` (why) on steps that were left out,
+    ``gradients`` on steps with several criteria.
+    """
 
     stage: str
     step: int
     split: Literal["train", "valid"]
     terms: dict[str, float]
+    gradients: NotRequired[Gradients]
     score: NotRequired[float | None]
     best: NotRequired[bool]
+    skipped: NotRequired[str]
 
 
 class JsonlLog(Hooks):
@@ -25,9 +35,22 @@ class JsonlLog(Hooks):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._gradients: list[Gradients] = []
+
+    def on_gradients(self, stage: str, gradients: Gradients) -> None:
+        self._gradients.append(gradients)
 
     def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
-        self._append({"stage": stage, "step": step, "split": "train", "terms": terms})
+        entry: LogEntry = {"stage": stage, "step": step, "split": "train", "terms": terms}
+        if self._gradients:
+            entry["gradients"] = mean_gradients(self._gradients)
+            self._gradients = []
+        self._append(entry)
+
+    def on_skip(self, stage: str, step: int, reason: str) -> None:
+        entry: LogEntry = {"stage": stage, "step": step, "split": "train", "terms": {}}
+        self._gradients = []
+        self._append(entry | {"skipped": reason})
 
     def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
         self._append(
@@ -47,6 +70,31 @@ class JsonlLog(Hooks):
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise IvraError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def logged_conflicts(path: Path) -> list[Conflict]:
+    """Every pair of criteria over stage 2, the worst first; none for a run of one criterion."""
+    entries = read_log(path) if path.is_file() else []
+    return conflicts(entry["gradients"]["cosines"] for entry in entries if "gradients" in entry)
+
+
+def cut_log(path: Path, size: int) -> None:
+    """Take from a log what was written after its first ``size`` bytes.
+
+    Raises:
+        IvraError: it is shorter than that, or cannot be written.
+    """
+    try:
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise IvraError(
+                f"{path} has {found} bytes, but had {size} when the checkpoint was saved: copy the "
+                "run again, or train anew under another name"
+            )
+        if found > size:
+            os.truncate(path, size)
+    except OSError as error:
+        raise IvraError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_log(path: Path) -> list[LogEntry]:

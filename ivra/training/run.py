@@ -1,10 +1,11 @@
 """A run's folder: what is in it, how it is written and read back."""
 
+import copy
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,16 +22,16 @@ from ivra.errors import IvraError, first_line
 from ivra.storage import current, replace_together, write_json_atomic, write_text_atomic
 from ivra.tasks import Task
 from ivra.training.checksums import check_weights, write_checksums
-from ivra.training.config import TrainConfig, make_config, read_config
+from ivra.training.config import TrainConfig, make_config
+from ivra.training.config_file import read_config
 from ivra.training.device import usable_device
 from ivra.training.task import Encoder
 
-CONFIG, RECORD, MODULE, WEIGHTS, LOG = (
+CONFIG, RECORD, MODULE, WEIGHTS = (
     "config.yaml",
     "run.json",
     "module.json",
     "module.safetensors",
-    "log.jsonl",
 )
 LATEST = "latest"
 MODEL, PLAIN = "model", "plain"
@@ -55,6 +56,18 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    def preferring(self, shares: Mapping[str, float]) -> "Run":
+        """The same run, explaining by the trade-off ``shares`` of its criteria.
+
+        Only one that was trained with ``combine`` preference can.
+
+        Raises:
+            IvraError: another run, or shares that do not fit.
+        """
+        module = copy.deepcopy(self.module)
+        module.prefer(shares)
+        return replace(self, module=module)
 
     @property
     def encoder(self) -> Encoder:
@@ -118,7 +131,7 @@ def save_weights(
     :meth:`Backbone.save_pretrained`. A kill at any moment leaves what was there or all that is
     new; so do an error and an interrupt.
     """
-    with _one_line(f"cannot save the weights to {path}"), replace_together(path) as staged:
+    with one_line(f"cannot save the weights to {path}"), replace_together(path) as staged:
         write_json_atomic(staged / MODULE, module.config())
         tensors = {name: p.detach().cpu().contiguous() for name, p in module.named_parameters()}
         save_file(tensors, staged / WEIGHTS)
@@ -161,8 +174,8 @@ def load_run(path: str | Path = "runs/latest", device: str = "cpu", *, merge: bo
     return Run(folder, config, backbone.eval(), module, record)
 
 
-def _run_folder(path: Path) -> Path:
-    """``path`` with links followed, checked to hold a run."""
+def begun_folder(path: Path) -> Path:
+    """``path`` with links followed, checked to hold a run that was begun."""
     if path.is_symlink() and not path.exists():
         raise IvraError(
             f"no run at {path}: it points at {os.readlink(path)}, which is not there any more; "
@@ -174,7 +187,15 @@ def _run_folder(path: Path) -> Path:
     if not path.is_dir():
         raise IvraError(f"{path} is a file: expected a run folder of 'ivra train'")
     folder = path.resolve()
-    for part in (CONFIG, MODULE, WEIGHTS, MODEL):
+    if not (folder / CONFIG).exists():
+        raise IvraError(f"{folder} has no {CONFIG}: expected a run folder of 'ivra train'")
+    return folder
+
+
+def _run_folder(path: Path) -> Path:
+    """The same, one that got as far as its first weights."""
+    folder = begun_folder(path)
+    for part in (MODULE, WEIGHTS, MODEL):
         if not current(folder, part).exists():
             raise IvraError(
                 f"{folder} has no {part}: expected a run folder of 'ivra train' that got as far "
@@ -222,6 +243,7 @@ def _load_module(folder: Path) -> InterpretableAttention:
             shape["reading"],
             shape["coefficients_norm"],
             shape["saliency_norm"],
+            tuple(shape.get("preferences", ())),
         )
         module.load_state_dict(load_file(current(folder, WEIGHTS)))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:
@@ -243,7 +265,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def one_line(what: str) -> Iterator[None]:
     """Turn the errors of writing weights into one :class:`IvraError`."""
     try:
         yield

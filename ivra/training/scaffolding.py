@@ -17,6 +17,8 @@ from ivra.backbones import Backbone
 from ivra.data import Batch
 from ivra.losses import LookAhead, Plan, RowDivergence, View, kl_divergence
 from ivra.shapes import Outputs, Rows, Saliency
+from ivra.training.state import State, copy_into, load_optimizer_state, optimizer_state
+from ivra.training.stream import Endless
 
 DIFFERENCE_STEP = 0.01
 COARSE_STEP = 0.2
@@ -40,7 +42,7 @@ class ScaffoldedStudent:
 
     Args:
         fresh: makes the students.
-        study: an endless stream of batches, the rows it may learn from.
+        study: the rows it may learn from, in batches.
         rate: its learning rate, of its own steps and of the pilot step (plain SGD).
         beta: weight of the divergence term.
         life: steps of practice until the next student begins.
@@ -51,7 +53,7 @@ class ScaffoldedStudent:
     def __init__(
         self,
         fresh: Fresh,
-        study: Iterator[Batch],
+        study: Endless[Batch],
         rate: float,
         beta: float,
         life: int,
@@ -116,6 +118,26 @@ class ScaffoldedStudent:
         slope_of = self._exact_slope if exact else self._difference_slope
         saliency, slope = slope_of(study.batch, direction)
         return LookAhead(saliency, slope, rate, self.beta, loss.detach(), self.divergence)
+
+    def state_dict(self) -> State:
+        """Weights, optimiser, age and number of the student, and its place among the rows."""
+        return {
+            "number": self._number,
+            "age": self._age,
+            "parameters": [p.detach() for p in self._parameters],
+            "optimizer": optimizer_state(self._optimizer),
+            "study": self._study.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from there; a student of another number is made anew first."""
+        if self._number != state["number"]:
+            self._number = state["number"] - 1
+            self._begin()
+        self._age = state["age"]
+        copy_into(self._parameters, state["parameters"])
+        load_optimizer_state(self._optimizer, state["optimizer"])
+        self._study.load_state_dict(state["study"])
 
     def _has_second_derivatives(self) -> bool:
         quantised = bool(getattr(self.backbone.model, "is_quantized", False))
@@ -233,6 +255,16 @@ class StudentsInTurn:
     def agrees(self, view: View) -> Rows:
         """The share of the students that predict what the teacher predicts."""
         return torch.stack([student.agrees(view) for student in self.students]).mean(0)
+
+    def state_dict(self) -> State:
+        """That of all of them, and whose turn it is."""
+        return {"turn": self._turn, "students": [each.state_dict() for each in self.students]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from there."""
+        self._turn = state["turn"]
+        for student, own in zip(self.students, state["students"], strict=True):
+            student.load_state_dict(own)
 
 
 def _dot(left: list[Tensor], right: list[Tensor]) -> float:

@@ -3,25 +3,34 @@
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
-import torch
+from typing import Any, TypeVar
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
 from ivra.data import Item, fingerprint
 from ivra.errors import IvraError
 from ivra.losses import known_criteria, parse_criteria
+from ivra.storage import current, locked, remove_whole
 from ivra.tasks import Task
+from ivra.training.checkpoint import (
+    FOLDER,
+    Checkpoint,
+    Checkpoints,
+    Every,
+    has_checkpoint,
+    parse_every,
+)
+from ivra.training.checksums import check_weights
 from ivra.training.config import TrainConfig
 from ivra.training.device import environment, usable_device
-from ivra.training.log import JsonlLog
+from ivra.training.log import LOG, JsonlLog, logged_conflicts
 from ivra.training.loop import Hooks, Outcome, Validation
+from ivra.training.randomness import seed_everything
 from ivra.training.run import (
-    LOG,
     MODEL,
     PLAIN,
     Run,
@@ -32,18 +41,13 @@ from ivra.training.run import (
     save_record,
     save_weights,
 )
+from ivra.training.soup import start_from
 from ivra.training.stages import CriteriaStage, accuracy, finetune
+from ivra.training.state import State, copy_into, misfit
 from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
 from ivra.training.versions import versions
 
 _T = TypeVar("_T")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def default_name(config: TrainConfig) -> str:
@@ -78,11 +82,15 @@ def train(
     name: str | None = None,
     device: str = "cpu",
     hooks: tuple[Hooks, ...] = (),
+    checkpoint_every: str | int | None = None,
 ) -> Run:
     """Fine-tune where needed, train by the criteria, and write ``output/name``.
 
     Everything is read and checked before the folder is made. The same configuration on the same
     machine with the same number of threads gives the same numbers.
+
+    A run that is killed, fails or is interrupted can be taken up again: see
+    :func:`~ivra.training.resume`.
 
     An interrupt (Ctrl-C) ends the part it falls into - a stage, the making of the criteria, an
     accuracy - skips stage 2 if that has not begun, and leaves a usable run;
@@ -96,11 +104,54 @@ def train(
         name: the run's own folder (default: criteria, model, seed and time).
         device: where to train, as PyTorch names it.
         hooks: called as the training goes, after the run's own log.
+        checkpoint_every: when to save what can be resumed besides every validation: a
+            number of steps, or a time (``"90s"``, ``"10m"``, ``"1h"``); ``"never"``: not even
+            then.
 
     Raises:
         IvraError: anything the user can mend, before earlier runs are touched.
     """
-    started = time.time()
+    every = parse_every(checkpoint_every)
+    lesson = read_lesson(config, device)
+    path = new_folder(Path(output), default_name(config) if name is None else name)
+    with locked(path), unfinished(path):
+        save_config(path, config)
+        return Training(lesson, path, hooks, every, None).run()
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[None]:
+    """What becomes of a run's folder when something breaks: it goes if nothing was learnt yet."""
+    try:
+        yield
+    except BaseException as error:
+        if not has_weights(path) and not has_checkpoint(path):
+            shutil.rmtree(path, ignore_errors=True)
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(
+                f"{path} is unfinished; go on with 'ivra train --resume {path}'"
+            ) from error
+        raise
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a run needs before it has a folder: all that is read and checked."""
+
+    config: TrainConfig
+    encoder: Encoder
+    module: InterpretableAttention
+    train: list[Item]
+    valid: list[Item]
+    data: dict[str, dict[str, object]]
+
+
+def read_lesson(config: TrainConfig, device: str) -> Lesson:
+    """Read and check everything that ``config`` names.
+
+    Raises:
+        IvraError: anything the user can mend.
+    """
     where = usable_device(device)
     seed_everything(config.seed)
     splits = read_splits(config)
@@ -116,55 +167,79 @@ def train(
         device=where,
     )
     encoder = Encoder(backbone, config.max_length, config.batch_size, config.batch_tokens)
-    train_items, valid_items = encoder.lessons(splits.train), encoder.items(splits.valid)
-    _check_rationales(config, train_items)
-    random.Random(config.seed).shuffle(train_items)
-    path = new_folder(Path(output), default_name(config) if name is None else name)
-    try:
-        save_config(path, config)
-        training = _Training(config, path, encoder, train_items, valid_items, hooks)
-        training.learn()
-        return training.finish({"data": _data_record(splits)}, started)
-    except BaseException as error:
-        if not has_weights(path):
-            shutil.rmtree(path, ignore_errors=True)
-        elif isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(
-                f"{path} is unfinished; it holds the best weights that were saved"
-            ) from error
-        raise
+    train, valid = encoder.lessons(splits.train), encoder.items(splits.valid)
+    _check_rationales(config, train)
+    module = _new_module(config, backbone)
+    random.Random(config.seed).shuffle(train)
+    return Lesson(config, encoder, module, train, valid, _data_record(splits))
 
 
-class _Training:
+class Training:
     """A run on its way, and how far it has come."""
 
     def __init__(
         self,
-        config: TrainConfig,
+        lesson: Lesson,
         path: Path,
-        encoder: Encoder,
-        train: list[Item],
-        valid: list[Item],
         hooks: tuple[Hooks, ...],
+        every: Every,
+        checkpoint: Checkpoint | None,
     ) -> None:
-        self.config = config
+        self.config = lesson.config
         self.path = path
-        self.encoder = encoder
-        self.backbone = encoder.backbone
-        self.train = train
-        self.valid = valid
+        self.encoder = lesson.encoder
+        self.backbone = lesson.encoder.backbone
+        self.train = lesson.train
+        self.valid = lesson.valid
+        self.data = lesson.data
         self.log = JsonlLog(path / LOG)
         self.hooks = hooks
-        self.module = _new_module(config, self.backbone)
-        self.first: Outcome | None = None
-        self.second: Outcome | None = None
+        self.module = lesson.module
+        self.saver = Checkpoints(path, every, self._facts)
+        self.checkpoint = checkpoint
+        self.started = time.time()
+        self.resumed: list[dict[str, Any]] = []
+        self.first: dict[str, Any] | None = None
+        self.second: dict[str, Any] | None = None
         self.before: float | None = None
         self.after: float | None = None
         self.interrupted = False
+        if checkpoint is not None:
+            self._take_up(checkpoint)
 
-    def learn(self) -> None:
-        """Both stages, the weights saved after each, and the accuracies around stage 2."""
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        place = {"stage": checkpoint.stage, "step": checkpoint.step}
+        self.resumed = [*checkpoint.resumed, place]
+        self.started -= checkpoint.seconds
+        self.first, self.before = checkpoint.finetune, checkpoint.before
+        if checkpoint.stage == "criteria" and self.first is not None:
+            self._take_weights()
+
+    def _take_weights(self) -> None:
+        """What stage 1 made of the model; into its own memory, where sums have the same order."""
+        check_weights(self.path)
+        folder = current(self.path, MODEL)
+        self.backbone.head_is_new = False
+        if self.backbone.adapter is not None:
+            self.backbone.load_adapter(folder)
+            return
+        saved = load_backbone(str(folder), None, tasks=self.config.tasks)
+        try:
+            copy_into(list(self.backbone.parameters()), list(saved.parameters()))
+        except ValueError as error:
+            raise misfit(error) from error
+
+    def run(self) -> Run:
+        """All that is left to do."""
+        if self.learn():
+            self.explain()
+        return self.finish()
+
+    def learn(self) -> bool:
+        """Stage 1 and the first weights; whether stage 2 is to follow."""
         config = self.config
+        if self.checkpoint is not None and self.checkpoint.stage == "criteria":
+            return True
         if config.finetune == "always" or (config.finetune == "auto" and self.backbone.head_is_new):
             self.first = self._stage(self._finetune)
         self.backbone.eval()
@@ -173,15 +248,18 @@ class _Training:
         self._written(lambda: save_weights(self.path, self.module, self.backbone, folders))
         if self.interrupted:
             self.after = self.before
-            return
-        changed = self.backbone if config.train != "module" else None
+        return not self.interrupted
+
+    def explain(self) -> None:
+        """Stage 2, its weights, and the accuracy after it."""
+        changed = self.backbone if self.config.train != "module" else None
         keep = _KeepBest(self.path, self.module, changed)
         self.second = self._stage(lambda: self._criteria(keep))
         self._written(lambda: save_weights(self.path, self.module, changed))
         self.after = self._part(self._accuracy)
 
-    def finish(self, facts: dict[str, object], started: float) -> Run:
-        """The record, beginning with ``facts``, and ``latest``."""
+    def finish(self) -> Run:
+        """The record and ``latest``; the checkpoint goes unless there is something left to do."""
         record: dict[str, object] = {}
 
         def write() -> None:
@@ -191,19 +269,41 @@ class _Training:
                 environment=environment(self.backbone),
                 labels=list(self.backbone.labels),
                 **self._base(),
-                **facts,
+                data=self.data,
                 task=self.backbone.task.name,
                 **{self.backbone.task.measure: self._shares()},
-                finetune=_outcome_record(self.first),
-                criteria=_outcome_record(self.second),
+                finetune=self.first,
+                criteria=self.second,
+                conflicts=[found._asdict() for found in logged_conflicts(self.path / LOG)],
                 interrupted=self.interrupted,
-                seconds=round(time.time() - started, 1),
+                resumed=self.resumed,
+                seconds=self._seconds(),
             )
             save_record(self.path, record)
             point_latest(self.path)
+            if not self.interrupted:
+                remove_whole(self.path, FOLDER)
 
         self._written(write)
         return Run(self.path, self.config, self.backbone, self.module.eval(), record)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "data": self.data,
+            "device": str(self.backbone.device),
+            "finetune": self.first,
+            "before": self.before,
+            "seconds": self._seconds(),
+            "resumed": self.resumed,
+        }
+
+    def _seconds(self) -> float:
+        return round(max(0.0, time.time() - self.started), 1)
+
+    def _state(self, stage: str) -> State | None:
+        checkpoint = self.checkpoint
+        return checkpoint.state if checkpoint is not None and checkpoint.stage == stage else None
 
     def _shares(self) -> dict[str, object]:
         return {"before": self.before, "after": self.after, "split": "valid"}
@@ -215,12 +315,13 @@ class _Training:
 
     def _finetune(self) -> Outcome:
         hooks = (self.log, *self.hooks)
-        return finetune(self.config, self.encoder, self.train, self.valid, hooks)
+        saving = (self.saver, self._state("finetune"))
+        return finetune(self.config, self.encoder, self.train, self.valid, hooks, *saving)
 
     def _criteria(self, keep: Hooks) -> Outcome:
         hooks = (self.log, keep, *self.hooks)
         stage = CriteriaStage(self.config, self.encoder, self.module, self.train, self.valid, hooks)
-        return stage.run()
+        return stage.run(self.saver, self._state("criteria"))
 
     def _accuracy(self) -> float:
         return accuracy(self.backbone, self.encoder, self.valid)
@@ -233,10 +334,15 @@ class _Training:
             self.interrupted = True
             return None
 
-    def _stage(self, call: Callable[[], Outcome]) -> Outcome:
+    def _stage(self, call: Callable[[], Outcome]) -> dict[str, Any]:
         outcome = self._part(call) or Outcome(0, 0, None, interrupted=True)
         self.interrupted = self.interrupted or outcome.interrupted
-        return outcome
+        return {
+            "steps": outcome.steps,
+            "best_step": outcome.best_step,
+            "best": outcome.best.terms if outcome.best is not None else None,
+            "skipped": outcome.skipped,
+        }
 
     def _written(self, write: Callable[[], None]) -> None:
         """Write, and once more from the start if an interrupt falls into it."""
@@ -278,22 +384,15 @@ def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttenti
         config.reading,
         config.coefficients_norm,
         config.saliency_norm,
+        config.preferences,
     )
+    if config.init_module:
+        start_from(module, config.init_module)
     return module.to(backbone.device)
 
 
-def _data_record(splits: Splits) -> dict[str, object]:
+def _data_record(splits: Splits) -> dict[str, dict[str, object]]:
     return {
         "train": {"rows": len(splits.train), "sha256": fingerprint(splits.train)},
         "valid": {"rows": len(splits.valid), "sha256": fingerprint(splits.valid)},
-    }
-
-
-def _outcome_record(outcome: Outcome | None) -> dict[str, object] | None:
-    if outcome is None:
-        return None
-    return {
-        "steps": outcome.steps,
-        "best_step": outcome.best_step,
-        "best": outcome.best.terms if outcome.best is not None else None,
     }

@@ -30,7 +30,12 @@ def test_a_training_that_is_usable(
 ) -> None:
     monkeypatch.setattr(import_module("ivra.training.train"), name, interrupt)
     result = call(*flags, "--output", tmp_path, "--name", "cut")
-    stopped(result, f"ivra: interrupted: the best weights so far are kept in {tmp_path / 'cut'}")
+    cut = tmp_path / "cut"
+    stopped(
+        result,
+        f"ivra: interrupted: the best weights so far are kept in {cut}; go on with 'ivra train "
+        f"--resume {cut}'",
+    )
     assert os.readlink(tmp_path / "latest") == "cut"
     assert load_run(tmp_path / "latest").record["interrupted"] is True
     assert "accuracy " in result.stdout
@@ -53,7 +58,7 @@ def test_a_training_that_is_stopped_twice(
     result = call(*flags, "--output", tmp_path, "--name", "cut")
     cut = tmp_path / "cut"
     stopped(
-        result, f"ivra: interrupted: {cut} is unfinished; it holds the best weights that were saved"
+        result, f"ivra: interrupted: {cut} is unfinished; go on with 'ivra train --resume {cut}'"
     )
     assert os.listdir(tmp_path) == ["cut"]
     assert load_run(cut).record == {}

@@ -7,15 +7,19 @@ import pytest
 from ivra.data import Batch
 from ivra.evaluation import EvalConfig, evaluate
 from ivra.evaluation import simulation as simulation_module
-from ivra.training import Run
+from ivra.training import Endless, Run
 
 
 def test_a_student_that_is_cut_short_counts_for_nothing(
     make_run: Callable[[list[dict]], Run], records: list[dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(epoch: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
-        yield from epoch(0)
-        raise KeyboardInterrupt
+    def cut(epoch: Callable[[int], Iterator[Batch]]) -> Endless[Batch]:
+        def once(number: int) -> Iterator[Batch]:
+            if number:
+                raise KeyboardInterrupt
+            return epoch(number)
+
+        return Endless(once)
 
     monkeypatch.setattr(simulation_module, "endless", cut)
     config = EvalConfig(metrics=("sim",), explainers=(), students=1, student_epochs=3.0)

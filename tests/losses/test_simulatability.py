@@ -1,7 +1,6 @@
 """The hypergradient of the scaffolded student against exact double backward."""
 
 import copy
-import itertools
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
@@ -27,7 +26,7 @@ from ivra.losses import (
     hypergradient_surrogate,
     kl_divergence,
 )
-from ivra.training import ScaffoldedStudent, StudentsInTurn
+from ivra.training import ScaffoldedStudent, StudentsInTurn, endless
 
 RATE, BETA = 0.1, 5.0
 PLAIN = Plan(scale_free=False, fixed_length=False)
@@ -56,7 +55,8 @@ def _student() -> ScaffoldedStudent:
                 parameter.mul_(4)
     module = InterpretableAttention(backbone.sizes, ("head", "layer")).double()
     items = encode_rows(builtin_rows("dev")[:12], backbone.tokenizer, ["negative", "positive"], 48)
-    study = itertools.cycle([collate(items[:6], backbone.pad_id)])
+    batch = collate(items[:6], backbone.pad_id)
+    study = endless(lambda _: iter([batch]))
     return ScaffoldedStudent(lambda number: (backbone, module), study, RATE, BETA, life=10**6)
 
 
@@ -276,7 +276,9 @@ def test_practice_is_one_step_of_adamw_and_lowers_its_loss(
     study, rate = replace_saliency(views[0]), 1e-4
     twin = copy.deepcopy(student)
     both = (student.backbone, student.module)
-    student = ScaffoldedStudent(lambda _: both, itertools.cycle([study.batch]), rate, BETA, 10)
+    student = ScaffoldedStudent(
+        lambda _: both, endless(lambda _: iter([study.batch])), rate, BETA, 10
+    )
     parameters = [*twin.backbone.parameters(), *twin.module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     losses = []
@@ -304,7 +306,7 @@ def test_a_fresh_student_takes_over_when_the_old_ones_time_is_up(
         return backbone, InterpretableAttention(backbone.sizes, ("head", "layer")).double()
 
     study = replace_saliency(views[0])
-    student = ScaffoldedStudent(fresh, itertools.cycle([study.batch]), RATE, BETA, life=2)
+    student = ScaffoldedStudent(fresh, endless(lambda _: iter([study.batch])), RATE, BETA, life=2)
     firsts = [parameters_of(student)[0]]
     for _ in range(5):
         student.practise(study)
@@ -322,7 +324,9 @@ def test_a_student_that_begins_aged_gives_way_earlier(views: tuple[View, View]) 
         return backbone, InterpretableAttention(backbone.sizes, ("head", "layer")).double()
 
     study = replace_saliency(views[0])
-    student = ScaffoldedStudent(fresh, itertools.cycle([study.batch]), RATE, BETA, life=3, age=2)
+    student = ScaffoldedStudent(
+        fresh, endless(lambda _: iter([study.batch])), RATE, BETA, life=3, age=2
+    )
     made_after = []
     for _ in range(5):
         student.practise(study)

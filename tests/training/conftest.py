@@ -1,5 +1,45 @@
-"""One thread: the models are tiny."""
+"""A few rows, and a configuration that takes a fraction of a second."""
 
+import json
+from collections.abc import Callable
+
+import pytest
 import torch
 
+from ivra.data import read_rows
+from ivra.training import TrainConfig
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A few of the built-in rows, as files."""
+    made = tmp_path_factory.mktemp("reviews")
+    for part, count in (("train", 32), ("dev", 8), ("test", 8)):
+        rows = [{"text": r.texts[0], "label": r.label} for r in read_rows("builtin", part)[:count]]
+        lines = [json.dumps(row) + "\n" for row in rows]
+        (made / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return str(made)
+
+
+@pytest.fixture
+def config(folder: str) -> Callable[..., TrainConfig]:
+    """A configuration of a fraction of a second."""
+
+    def make(**values: object) -> TrainConfig:
+        given: dict[str, object] = {
+            "criteria": "suff",
+            "data": folder,
+            "max_length": 32,
+            "batch_size": 8,
+            "finetune_epochs": 0.5,
+            "max_steps": 2,
+            "validations": 2,
+            "validation_rows": 8,
+            "student_rows": 8,
+            "student_life": 2,
+        }
+        return TrainConfig(**(given | values))
+
+    return make

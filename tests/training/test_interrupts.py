@@ -12,7 +12,6 @@ import torch
 
 from ivra.api import explain
 from ivra.backbones import Backbone
-from ivra.data import read_rows
 from ivra.errors import IvraError
 from ivra.training import (
     Hooks,
@@ -21,45 +20,13 @@ from ivra.training import (
     TrainConfig,
     Validation,
     load_run,
+    resume,
     train,
 )
 
 train_module = import_module("ivra.training.train")
 run_module = import_module("ivra.training.run")
 State = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A few of the built-in rows, as files."""
-    made = tmp_path_factory.mktemp("reviews")
-    for part, count in (("train", 32), ("dev", 8), ("test", 8)):
-        rows = [{"text": r.texts[0], "label": r.label} for r in read_rows("builtin", part)[:count]]
-        lines = [json.dumps(row) + "\n" for row in rows]
-        (made / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return str(made)
-
-
-@pytest.fixture
-def config(folder: str) -> Callable[..., TrainConfig]:
-    """A configuration of a fraction of a second."""
-
-    def make(**values: object) -> TrainConfig:
-        given: dict[str, object] = {
-            "criteria": "suff",
-            "data": folder,
-            "max_length": 32,
-            "batch_size": 8,
-            "finetune_epochs": 0.5,
-            "max_steps": 2,
-            "validations": 2,
-            "validation_rows": 8,
-            "student_rows": 8,
-            "student_life": 2,
-        }
-        return TrainConfig(**(given | values))
-
-    return make
 
 
 @pytest.fixture
@@ -173,7 +140,7 @@ def test_while_criteria_are_built(
 ) -> None:
     interrupt_at(monkeypatch, train_module, "CriteriaStage", {1})
     record = usable(runs, train(config(), output=runs, name="cut"))
-    assert record["criteria"] == {"steps": 0, "best_step": 0, "best": None}
+    assert record["criteria"] == {"steps": 0, "best_step": 0, "best": None, "skipped": 0}
 
 
 def test_while_the_student_practises(
@@ -222,18 +189,30 @@ def test_a_second_interrupt_while_writing_gives_up_and_keeps_what_was_saved(
     config: Callable[..., TrainConfig], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_at(monkeypatch, train_module, "save_record", {1, 2})
-    with pytest.raises(KeyboardInterrupt, match="cut is unfinished; it holds the best weights"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"cut is unfinished; go on with 'ivra train --resume .*cut'"
+    ):
         train(config(), output=runs, name="cut")
     assert os.readlink(runs / "latest") == "earlier"
     assert load_run(runs / "cut").record == {}
 
 
-def test_a_second_interrupt_before_the_first_weights_leaves_nothing(
+def test_a_second_interrupt_before_the_first_weights_leaves_what_can_be_resumed(
     config: Callable[..., TrainConfig], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Stage 1 has been saved; without it nothing is left."""
+    with monkeypatch.context() as context:
+        interrupt_at(context, run_module, "save_file", {1, 2})
+        with pytest.raises(KeyboardInterrupt):
+            train(config(), output=runs, name="cut")
+    assert sorted(os.listdir(runs / "cut")) == ["checkpoint", "config.yaml", "log.jsonl"]
+    assert resume(runs / "cut").record["interrupted"] is False
+    shutil.rmtree(runs / "cut")
+    (runs / "latest").unlink()
+    (runs / "latest").symlink_to("earlier")
     interrupt_at(monkeypatch, run_module, "save_file", {1, 2})
     with pytest.raises(KeyboardInterrupt):
-        train(config(), output=runs, name="cut")
+        train(config(finetune="never"), output=runs, name="cut")
     nothing_left(runs)
 
 
@@ -248,12 +227,21 @@ class Fail(Hooks):
             raise IvraError("broken on purpose")
 
 
-def test_a_failure_before_the_first_weights_leaves_nothing(
+def test_a_failure_before_anything_is_saved_leaves_nothing(
     config: Callable[..., TrainConfig], runs: Path
 ) -> None:
     with pytest.raises(IvraError, match="broken on purpose"):
-        train(config(), output=runs, name="cut", hooks=(Fail("finetune"),))
+        train(
+            config(),
+            output=runs,
+            name="cut",
+            hooks=(Fail("finetune"),),
+            checkpoint_every="never",
+        )
     nothing_left(runs)
+    with pytest.raises(IvraError, match="broken on purpose"):
+        train(config(), output=runs, name="cut", hooks=(Fail("finetune"),))
+    assert sorted(os.listdir(runs / "cut")) == ["checkpoint", "config.yaml", "log.jsonl"]
 
 
 @pytest.mark.parametrize("trains", ["module", "both", "backbone"])
