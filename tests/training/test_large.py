@@ -19,12 +19,14 @@ from ivra.losses import Plan, View
 from ivra.training import (
     CriteriaStage,
     Encoder,
+    Hooks,
     Run,
     ScaffoldedStudent,
     TrainConfig,
     load_plain,
     load_run,
     loop,
+    resume,
     train,
 )
 from ivra.training.student import Newcomers
@@ -478,3 +480,25 @@ def test_the_loading_of_a_configuration() -> None:
     assert TrainConfig(lora=True).rate(False) == 2e-4
     assert TrainConfig().rate(False) == 5e-5
     assert TrainConfig(lora=True).rate(True) == 1e-3
+
+
+class Break(Hooks):
+    """Something ends the process after a step of stage 2."""
+
+    def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        if (stage, step) == ("criteria", 2):
+            raise ZeroDivisionError
+
+
+def test_a_run_with_adapters_is_resumed_to_the_bit(make: Make, tmp_path: Path) -> None:
+    """Adapters, head, students on the shared base, and what stage 1 made of them."""
+    config = make(criteria="sim,suff", train="both", max_steps=3, student_life=2)
+    whole = train(config, output=tmp_path, name="whole")
+    with pytest.raises(ZeroDivisionError):
+        train(config, output=tmp_path, name="broken", hooks=(Break(),), checkpoint_every=1)
+    run = resume(tmp_path / "broken")
+    assert run.record["resumed"]
+    for part in ("module.safetensors", "SHA256SUMS", "log.jsonl"):
+        assert (run.path / part).read_bytes() == (whole.path / part).read_bytes(), part
+    for found, expected in zip(said(run), said(whole), strict=True):
+        assert torch.equal(found, expected)
