@@ -22,7 +22,7 @@ def quantisation(loading: Loading, kept: list[str]) -> BitsAndBytesConfig | None
     return BitsAndBytesConfig(
         load_in_8bit=loading.bits == 8,
         load_in_4bit=loading.bits == 4,
-        llm_int8_skip_modules=kept,
+        llm_int8_skip_modules=[f".*{name}" for name in kept],  # patterns, from the start on
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=compute,
     )

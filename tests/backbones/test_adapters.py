@@ -11,7 +11,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, DistilBertConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+)
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, Loading, Lora, load_backbone
@@ -236,6 +241,39 @@ def test_an_undeclared_family_gets_adapters_on_the_linear_layers_of_its_attentio
     backbone.save_pretrained(tmp_path / "saved")
     again = load_backbone(str(tmp_path / "saved"), None, loading=Loading(bits=8))
     assert torch.equal(said(again)[0], said(backbone)[0])
+
+
+def test_a_part_of_the_head_inside_the_body_is_learnt_and_saved_where_it_is_new(
+    tmp_path: Path,
+) -> None:
+    """A masked language model has no pooler, which the head of BERT reads."""
+    tokenizer = builtin_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    BertForMaskedLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    lora = Lora(r=4, target_modules=("query", "dense"))
+    loading = Loading(bits=8, lora=lora)
+    backbone = shaken(load_backbone(str(tmp_path / "base"), LABELS, seed=3, loading=loading))
+    backbone.save_pretrained(tmp_path / "saved")
+    names = set(load_file(tmp_path / "saved" / "adapter_model.safetensors"))
+    assert names >= {
+        "base_model.model.bert.pooler.dense.weight",
+        "base_model.model.classifier.weight",
+        "base_model.model.bert.encoder.layer.1.output.dense.lora_A.weight",
+    }
+    again = load_backbone(str(tmp_path / "saved"), None, seed=8, loading=Loading(bits=8))
+    assert not again.head_is_new
+    assert torch.equal(said(again)[0], said(backbone)[0])
+    without(tmp_path / "saved", "pooler")
+    assert line_of(tmp_path / "saved").startswith(
+        f"{tmp_path / 'saved'} lacks the weights of the head 'pooler', which "
+    )
 
 
 def test_a_family_of_which_no_target_is_declared() -> None:
