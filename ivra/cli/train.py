@@ -12,6 +12,7 @@ from ivra.errors import IvraError
 from ivra.losses import known_criteria
 from ivra.training import Run, TrainConfig, make_config, read_config, resume, train
 from ivra.training.conflicts import conflict_line
+from ivra.training.devices import is_main
 from ivra.training.log import LOG, logged_conflicts, read_log
 
 
@@ -115,6 +116,8 @@ def _run(
             )
     finally:
         progress.stop()
+    if not is_main():
+        return
     _report(run)
     if run.record["interrupted"]:
         raise KeyboardInterrupt(

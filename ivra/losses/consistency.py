@@ -4,9 +4,10 @@ Xie et al. 2024 (IvRA), equations 13, 19 and 20; metric of equations 12 and 18.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ivra.losses.criterion import Criterion, Terms, View
 from ivra.losses.divergence import (
@@ -23,6 +24,7 @@ EPSILON = 1e-8
 
 ConsistencyForm = Literal["scale-free", "ratio", "clustering"]
 Distance = Literal["l2", "l1"]
+Scope = Literal["batch", "global"]
 
 
 def from_first_visible(values: torch.Tensor, visible: TokenMask) -> torch.Tensor:
@@ -136,6 +138,37 @@ def clustering_loss(distances: Pairs, classes: Labels) -> Rows:
     return torch.where(same.any(-1), nearest, zero) - torch.where(other.any(-1), farthest, zero)
 
 
+class _Rows(NamedTuple):
+    """What pairs are made of, every row counted from its first token; ``start`` of the own ones."""
+
+    saliency: Tensor
+    explainable: TokenMask
+    visible: TokenMask
+    hidden: Tensor | None
+    predictions: Tensor
+    start: int
+
+    @classmethod
+    def of(cls, view: View, hidden: bool, everyone: bool) -> "_Rows":
+        visible = view.batch.attention_mask
+        wide = torch.promote_types(view.saliency.dtype, torch.float32)
+        aligned = [view.saliency.to(wide), view.explainable, visible]
+        found = [from_first_visible(each, visible) for each in aligned]
+        states = None
+        if hidden:
+            assert view.hidden is not None
+            blank = view.hidden.masked_fill(~visible[..., None], 0)
+            states = from_first_visible(blank, visible)
+        predictions, start = view.predictions, 0
+        if everyone:
+            found = [view.gather(each)[0] for each in found]
+            states = None if states is None else view.gather(states)[0]
+            shared, start = view.gather(predictions[:, None])
+            predictions = shared[:, 0]
+        saliency, explainable, seen = found
+        return cls(saliency, explainable, seen, states, predictions, start)
+
+
 class Consistency(Criterion):
     """Pulls the explanations of rows together that are close in the model's hidden states.
 
@@ -150,6 +183,8 @@ class Consistency(Criterion):
             the classes ``y_hat``, which looks at no hidden states.
         divergence: of two saliencies, see :func:`saliency_divergences`.
         distance: of two rows of hidden states, see :func:`hidden_distances`.
+        scope: of several processes that train together, ``"batch"`` compares the rows of each with
+            one another, ``"global"`` those of all; the gradient is that of the loss of all rows.
         normaliser: what gave the saliencies, for the divergence ``"fenchel-young"``.
     """
 
@@ -164,6 +199,7 @@ class Consistency(Criterion):
         form: ConsistencyForm = "scale-free",
         divergence: Divergence = "kl",
         distance: Distance = "l2",
+        scope: Scope = "batch",
         *,
         normaliser: str = "softmax",
     ) -> None:
@@ -171,21 +207,29 @@ class Consistency(Criterion):
         self.form = form
         self.divergence = divergence
         self.distance = distance
+        self.scope = scope
         self.normaliser = normaliser
 
     def forward(self, view: View) -> Terms:
-        visible = view.batch.attention_mask
+        rows = _Rows.of(view, self.form != "clustering", self.scope == "global")
+        loss = self._loss(rows)
+        count = len(view.batch)
+        if len(loss) == count:
+            return Terms(cons=loss)
+        own = loss[rows.start : rows.start + count].detach()
+        total = loss.sum() / count
+        return Terms(cons=own + total - total.detach())
+
+    def _loss(self, rows: "_Rows") -> Rows:
         if self.form == "clustering":
-            wide = torch.promote_types(view.saliency.dtype, torch.float32)
-            aligned = from_first_visible(view.saliency.to(wide), visible)
-            return Terms(cons=clustering_loss(squared_distances(aligned), view.predictions))
-        assert view.hidden is not None
+            return clustering_loss(squared_distances(rows.saliency), rows.predictions)
+        assert rows.hidden is not None
         divergences = saliency_divergences(
-            view.saliency, view.explainable, visible, self.divergence, self.normaliser
+            rows.saliency, rows.explainable, rows.visible, self.divergence, self.normaliser
         )
-        distances = hidden_distances(view.hidden, visible, self.distance)
+        distances = hidden_distances(rows.hidden, rows.visible, self.distance)
         loss = consistency_loss if self.form == "ratio" else scale_free_consistency_loss
-        return Terms(cons=loss(divergences, distances))
+        return loss(divergences, distances)
 
     def metric(self, view: View) -> Rows:
         assert view.hidden is not None

@@ -51,6 +51,11 @@ class Terms(dict[str, Tensor]):
         return torch.stack(list(self.values())).sum(0)
 
 
+def alone(rows: Tensor) -> tuple[Tensor, int]:
+    """The ``gather`` of a process that trains by itself."""
+    return rows, 0
+
+
 @dataclass(frozen=True)
 class View:
     """Everything a criterion may read of one batch; the model itself is out of reach.
@@ -60,7 +65,9 @@ class View:
     criteria that set ``needs_hidden``. ``rerun(keep)`` gives the logits of the same rows with
     each token kept in proportion ``keep (B, L)``; it is differentiable in ``keep``.
     ``on(batch)`` is the same view of other rows. ``task`` knows how ``logits`` and
-    ``predictions`` are shaped, what is predicted and how probable it is.
+    ``predictions`` are shaped, what is predicted and how probable it is. ``gather(rows)`` puts
+    ``rows (B, L, ...)`` of all processes that train together one under the other, shorter ones
+    padded with 0 behind, and says where the own ones begin; to these alone a gradient flows.
     """
 
     batch: Batch
@@ -70,6 +77,7 @@ class View:
     rerun: Callable[[TokenScores], Outputs]
     on: Callable[[Batch], "View"]
     task: Task = CLASSIFICATION
+    gather: Callable[[Tensor], tuple[Tensor, int]] = alone
 
     @property
     def predictions(self) -> Predictions:

@@ -3,12 +3,12 @@
 from ivra.training.config import TrainConfig, make_config
 from ivra.training.config_file import read_config
 from ivra.training.device import environment
+from ivra.training.keeping import Validation
 from ivra.training.loop import (
     Hooks,
     Loop,
     Objective,
     Outcome,
-    Validation,
     linear_schedule,
 )
 from ivra.training.randomness import seed_everything

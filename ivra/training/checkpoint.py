@@ -18,20 +18,19 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from ivra.errors import IvraError, first_line
 from ivra.storage import current, replace_together, write_text_atomic
 from ivra.training.checksums import SUMS
+from ivra.training.devices import ALONE, Devices
 from ivra.training.log import LOG
+from ivra.training.packing import pack, unpack
 from ivra.training.run import one_line
 from ivra.training.state import State
 
 FOLDER = "checkpoint"
 FACTS, TENSORS = "state.json", "state.safetensors"
 FORMAT: Literal[1] = 1
-MARK = "$tensor"
-"""The key by which ``state.json`` stands in for a tensor."""
 
 
 class Checkpoint(BaseModel):
@@ -55,6 +54,7 @@ class Checkpoint(BaseModel):
     before: float | None
     seconds: float = Field(ge=0)
     resumed: list[dict[str, Any]]
+    processes: int = Field(ge=1)
     state: dict[str, Any]
 
 
@@ -89,22 +89,30 @@ def parse_every(text: str | int | None) -> Every:
 
 
 class Checkpoints:
-    """Saves the state of a run's loops into its folder.
+    """Saves the state of a run's loops into its folder; of several processes, the first.
 
     ``facts()`` is what a checkpoint holds of the run itself: the fields of :class:`Checkpoint` but
     stage, step, log and state.
     """
 
-    def __init__(self, path: Path, every: Every, facts: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every: Every,
+        facts: Callable[[], dict[str, Any]],
+        devices: Devices = ALONE,
+    ) -> None:
         self._path = path
         self._every = every
         self._facts = facts
+        self._devices = devices
         self._last = time.monotonic()
 
     def due(self, step: int) -> bool:
         """Whether so many steps, or so much time, have gone by."""
         if self._every.seconds is not None:
-            return time.monotonic() - self._last >= self._every.seconds
+            late = time.monotonic() - self._last >= self._every.seconds
+            return bool(self._devices.values(late)[0])
         return self._every.steps is not None and step % self._every.steps == 0
 
     def save(self, stage: str, step: int, state: State) -> None:
@@ -113,7 +121,7 @@ class Checkpoints:
         Raises:
             IvraError: it cannot be written, or a criterion's state holds what cannot be kept.
         """
-        if self._every.never:
+        if not self._devices.is_main:
             return
         facts, tensors = pack(state)
         with one_line(f"cannot save the checkpoint to {self._path}"):
@@ -180,55 +188,6 @@ def _foreign(folder: Path, why: str) -> IvraError:
     return IvraError(
         f"{folder} is no checkpoint of this version of ivra ({why}): train anew under another name"
     )
-
-
-def pack(state: object) -> tuple[Any, dict[str, Tensor]]:
-    """``state`` as JSON has it, and its tensors by the names that stand in their places.
-
-    Raises:
-        IvraError: it holds anything but dicts with text keys, lists, tuples, tensors, numbers,
-            text, booleans and ``None``.
-    """
-    tensors: dict[str, Tensor] = {}
-    memory: set[int] = set()
-
-    def packed(value: object, place: str) -> object:
-        if isinstance(value, Tensor):
-            found = value.detach().cpu().contiguous()
-            if found.untyped_storage().data_ptr() in memory:  # safetensors keeps no shared memory
-                found = found.clone()
-            memory.add(found.untyped_storage().data_ptr())
-            name = place if place not in tensors else f"{place}#{len(tensors)}"
-            tensors[name] = found
-            return {MARK: name}
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            if MARK not in value:
-                return {key: packed(each, f"{place}.{key}") for key, each in value.items()}
-        elif isinstance(value, list | tuple):
-            return [packed(each, f"{place}.{number}") for number, each in enumerate(value)]
-        elif value is None or isinstance(value, str | int | float):
-            return value
-        raise IvraError(
-            f"cannot save a checkpoint: {place} is {type(value).__name__}: expected dicts with "
-            "text keys, lists, tensors, numbers, text, booleans and None"
-        )
-
-    return packed(state, "state"), tensors
-
-
-def unpack(facts: object, tensors: dict[str, Tensor]) -> Any:
-    """What :func:`pack` made of ``facts`` and ``tensors``; tuples come back as lists.
-
-    Raises:
-        ValueError: a tensor that is named is not there.
-    """
-    if isinstance(facts, dict):
-        if set(facts) == {MARK}:
-            if facts[MARK] not in tensors:
-                raise ValueError(f"{TENSORS} has no {facts[MARK]}")
-            return tensors[facts[MARK]]
-        return {key: unpack(value, tensors) for key, value in facts.items()}
-    return [unpack(value, tensors) for value in facts] if isinstance(facts, list) else facts
 
 
 def _flushed(path: Path) -> int:

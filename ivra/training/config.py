@@ -107,6 +107,9 @@ class TrainConfig(BaseModel):
     batch_tokens: Count | None = Field(
         None, description="at most this many tokens a step, padding counted, instead of rows"
     )
+    gradient_accumulation_steps: Count = Field(
+        1, description="batches that a step adds up, one after another"
+    )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
     skip_nonfinite: bool = Field(
         False, description="leave steps with a NaN or an infinity out instead of stopping"

@@ -8,7 +8,8 @@ from typing import Literal, NotRequired, TypedDict
 
 from ivra.errors import IvraError
 from ivra.training.conflicts import Conflict, Gradients, conflicts, mean_gradients
-from ivra.training.loop import Hooks, Validation
+from ivra.training.keeping import Validation
+from ivra.training.loop import Hooks
 
 LOG = "log.jsonl"
 

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from ivra.data import Batch
 from ivra.errors import NotFiniteError
 from ivra.training.conflicts import Gradients
+from ivra.training.devices import ALONE, Devices
+from ivra.training.keeping import BestKeeper, Validation
+from ivra.training.packing import pack, unpack
 from ivra.training.randomness import random_state, set_random_state
 from ivra.training.state import (
     MISFITS,
     Mean,
     State,
-    copies_of,
     copy_into,
     load_optimizer_state,
     misfit,
@@ -33,16 +35,6 @@ class Objective(NamedTuple):
     """What a step minimises, and the named terms (means over rows) that are logged."""
 
     loss: Tensor
-    terms: dict[str, float]
-
-
-class Validation(NamedTuple):
-    """A score (higher is better) by which the best iteration is kept, and what is logged.
-
-    ``None`` makes no claim: the latest iteration is kept.
-    """
-
-    score: float | None
     terms: dict[str, float]
 
 
@@ -115,7 +107,9 @@ class Loop:
     each counts by its share of the rows. A loss or a gradient that is not finite raises
     :class:`~ivra.errors.NotFiniteError`, with the step and the rows; ``skip_nonfinite`` leaves
     such a step out instead. ``saver`` gets the state of the loop after every validation and
-    whenever it is due; what is ``carried`` is saved with it.
+    whenever it is due; what is ``carried`` is saved with it. Of several ``devices`` each process
+    has its own part of a batch by ``split``; the gradients are those of the whole. An interrupt is
+    not caught then.
     """
 
     stage: str
@@ -133,6 +127,7 @@ class Loop:
     skip_nonfinite: bool = False
     saver: Saver | None = None
     carried: Mapping[str, nn.Module] = field(default_factory=dict)
+    devices: Devices = ALONE
 
     def run(self, batches: Endless[Batch], state: State | None = None) -> Outcome:
         """Train on ``batches`` for ``steps`` steps, those before ``state`` counted in.
@@ -152,6 +147,8 @@ class Loop:
             for batch in itertools.islice(batches, self.steps - course.step):
                 self._step(course, batch)
         except KeyboardInterrupt:
+            if self.devices.count > 1:  # the others may be waiting for this one
+                raise
             interrupted = True
         finally:
             interrupted = course.keeper.restore_in_spite() or interrupted
@@ -195,6 +192,26 @@ class Loop:
     def _learn(self, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         """One step of the optimiser; the terms, means over the rows of the batch."""
         optimizer.zero_grad(set_to_none=True)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        logged, failed = {}, None
+        try:
+            logged = self._slopes(batch)
+        except NotFiniteError as error:
+            failed = str(error)
+        found = self.devices.values([failed, logged])
+        wrong = [text for text, _ in found if text is not None]
+        if wrong:
+            raise NotFiniteError(wrong[0])
+        self.devices.add_up(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
+        if not math.isfinite(norm.item()):
+            raise NotFiniteError(f"{_named(batch)}: the gradient is {norm.item()}")
+        optimizer.step()
+        names = dict.fromkeys(name for _, terms in found for name in terms)
+        return {name: sum(terms.get(name, 0.0) for _, terms in found) for name in names}
+
+    def _slopes(self, batch: Batch) -> dict[str, float]:
+        """The gradients of this process's part of the rows, and its part of the terms."""
         logged: dict[str, float] = {}
         for part in self.split(batch):
             try:
@@ -208,11 +225,6 @@ class Loop:
             (loss * share).backward()
             for name, value in terms.items():
                 logged[name] = logged.get(name, 0.0) + share * value
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
-        if not math.isfinite(norm.item()):
-            raise NotFiniteError(f"{_named(batch)}: the gradient is {norm.item()}")
-        optimizer.step()
         return logged
 
     def _validation_steps(self) -> set[int]:
@@ -241,7 +253,7 @@ class _Course:
             [{"params": parameters, "lr": rate} for parameters, rate in loop.groups if parameters],
             weight_decay=loop.weight_decay,
         )
-        self.keeper, self.mean = _BestKeeper(self.parameters), Mean(self.parameters)
+        self.keeper, self.mean = BestKeeper(self.parameters), Mean(self.parameters)
         self.batches = batches
         self.step = self.skipped = 0
         self._loop = loop
@@ -264,9 +276,19 @@ class _Course:
             "keeper": self.keeper.state_dict(),
             "mean": self.mean.state_dict(),
             "batches": self.batches.state_dict(),
-            "carried": {name: part.state_dict() for name, part in self._loop.carried.items()},
-            "random": random_state(self.parameters[0].device),
+            "own": self._own_state(),
         }
+
+    def _own_state(self) -> list[State]:
+        """What differs between processes, of each of them."""
+        carried = {name: part.state_dict() for name, part in self._loop.carried.items()}
+        own = {"carried": carried, "random": random_state(self.parameters[0].device)}
+        if self._loop.devices.count == 1:
+            return [own]
+        facts, tensors = pack(own)
+        texts = self._loop.devices.values(facts)
+        found = self._loop.devices.tensors(tensors)
+        return [unpack(text, each) for text, each in zip(texts, found, strict=True)]
 
     def load_state_dict(self, state: State) -> None:
         """Go on from ``state``, one of a loop like this."""
@@ -279,9 +301,10 @@ class _Course:
         self.keeper.load_state_dict(state["keeper"])
         self.mean.load_state_dict(state["mean"])
         self.batches.load_state_dict(state["batches"])
+        own = state["own"][self._loop.devices.index]
         for name, part in self._loop.carried.items():
-            part.load_state_dict(state["carried"][name])
-        set_random_state(state["random"], self.parameters[0].device)
+            part.load_state_dict(own["carried"][name])
+        set_random_state(own["random"], self.parameters[0].device)
 
 
 def _take_up(course: _Course, state: State) -> None:
@@ -296,54 +319,6 @@ def _named(batch: Batch) -> str:
     ids = [item.row.id for item in batch.items]
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
     return f"batch of rows {', '.join(ids[:NAMED])}{more}"
-
-
-class _BestKeeper:
-    """Holds a copy of the parameters at the best validation."""
-
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self._parameters = parameters
-        self._copies: list[Tensor] = []
-        self.best: Validation | None = None
-        self.step = 0
-
-    def offer(self, step: int, validation: Validation) -> bool:
-        if self.best is not None and not _better(validation.score, self.best.score):
-            return False
-        self.best, self.step = validation, step
-        self._copies = [p.detach().clone() for p in self._parameters]
-        return True
-
-    def restore_in_spite(self) -> bool:
-        """Restore, and once more if an interrupt falls into it; whether one did."""
-        try:
-            self.restore()
-        except KeyboardInterrupt:
-            self.restore()
-            return True
-        return False
-
-    def restore(self) -> None:
-        if self.best is None:
-            return
-        with torch.no_grad():
-            for parameter, copy in zip(self._parameters, self._copies, strict=True):
-                parameter.copy_(copy)
-
-    def state_dict(self) -> State:
-        best = None if self.best is None else {"score": self.best.score, "terms": self.best.terms}
-        return {"step": self.step, "best": best, "copies": list(self._copies)}
-
-    def load_state_dict(self, state: State) -> None:
-        self._copies = copies_of(state["copies"], self._parameters)
-        best = state["best"]
-        self.step = state["step"]
-        self.best = None if best is None else Validation(best["score"], best["terms"])
-
-
-def _better(score: float | None, best: float | None) -> bool:
-    """Whether ``score`` takes the place of ``best``; no score and NaN never hold theirs."""
-    return score is None or best is None or math.isnan(best) or score > best
 
 
 def trainable(parameters: Iterable[nn.Parameter], wanted: bool) -> list[nn.Parameter]:

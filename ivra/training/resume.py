@@ -1,6 +1,7 @@
 """``resume``: from a run's folder to the end that it would have come to."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from ivra.storage import locked, remove_whole
 from ivra.training.checkpoint import FOLDER, Checkpoint, load_checkpoint, parse_every
 from ivra.training.config import TrainConfig, make_config
 from ivra.training.config_file import read_config
+from ivra.training.devices import is_main
+from ivra.training.lesson import read_lesson
 from ivra.training.log import LOG, cut_log
 from ivra.training.loop import Hooks
 from ivra.training.run import CONFIG, RECORD, Run, begun_folder, save_config
-from ivra.training.train import Training, read_lesson, unfinished
+from ivra.training.train import Training, unfinished
 
 HARMLESS = frozenset({"skip_nonfinite"})
 """Options that a run may be resumed with another value of."""
@@ -47,7 +50,7 @@ def resume(
     """
     every = parse_every(checkpoint_every)
     folder = begun_folder(Path(path))
-    with locked(folder):
+    with locked(folder) if is_main() else nullcontext():
         checkpoint = load_checkpoint(folder)
         if checkpoint is None and (folder / RECORD).exists():
             remove_whole(folder, FOLDER)
@@ -59,11 +62,21 @@ def resume(
                 f"{config.data} has other rows than when {folder} was begun: put the data back, or "
                 "train anew under another name"
             )
-        with unfinished(folder):
-            training = Training(lesson, folder, hooks, every, checkpoint)
+        devices = lesson.devices
+        if checkpoint is not None and checkpoint.processes != devices.count:
+            raise IvraError(
+                f"{folder} was begun by {checkpoint.processes} processes, not {devices.count}: "
+                "start as many"
+            )
+        training = Training(lesson, folder, hooks, every, checkpoint)
+
+        def prepare() -> None:
             cut_log(folder / LOG, checkpoint.log if checkpoint else 0)
             (folder / RECORD).unlink(missing_ok=True)
             save_config(folder, config)
+
+        with unfinished(folder, devices):
+            devices.first(prepare)
             return training.run()
 
 

@@ -24,13 +24,14 @@ from ivra.losses import (
 from ivra.shapes import Outputs, TokenMask, TokenScores
 from ivra.training.combining import TASK, Mixer
 from ivra.training.config import TrainConfig
+from ivra.training.devices import ALONE, Devices
+from ivra.training.keeping import Validation
 from ivra.training.loop import (
     Hooks,
     Loop,
     Objective,
     Outcome,
     Saver,
-    Validation,
     linear_schedule,
     step_schedule,
     trainable,
@@ -43,25 +44,32 @@ from ivra.training.task import Encoder
 
 
 @torch.no_grad()
-def accuracy(backbone: Backbone, encoder: Encoder, items: Sequence[Item]) -> float:
+def accuracy(
+    backbone: Backbone, encoder: Encoder, items: Sequence[Item], devices: Devices = ALONE
+) -> float:
     """Share of rows that the backbone predicts right, in ``[0, 1]``: the gold label, or one of the
     gold answers (SQuAD's exact match)."""
-    return _share_right(
-        backbone,
-        items,
-        ((batch, backbone.encode(batch).logits) for batch in encoder.batches(items)),
-    )
+    own = encoder.own_batches(items, devices)
+    said = ((places, batch, backbone.encode(batch).logits) for places, batch in own)
+    return _share_right(backbone, items, said, devices)
 
 
 def _share_right(
-    backbone: Backbone, items: Sequence[Item], said: Iterable[tuple[Batch, Outputs]]
+    backbone: Backbone,
+    items: Sequence[Item],
+    said: Iterable[tuple[Tensor, Batch, Outputs]],
+    devices: Devices,
 ) -> float:
-    """The same, of what is said of the batches of ``items``, in their order."""
-    task, parts, start = backbone.task, [], 0
-    for batch, outcome in said:
-        places = torch.arange(start, start + len(batch))
-        parts.append((places, task.unpadded(outcome, batch).float().cpu()))
-        start += len(batch)
+    """The same, of what each process says of its batches of ``items``, whose places are given."""
+    task, named = backbone.task, {}
+    for number, (places, batch, outcome) in enumerate(said):
+        named[f"places.{number}"] = places
+        named[f"said.{number}"] = task.unpadded(outcome, batch).float().cpu()
+    parts = [
+        (found[f"places.{number}"], found[f"said.{number}"])
+        for found in devices.tensors(named)
+        for number in range(len(found) // 2)
+    ]
     right = task.right(items, task.filled(len(items), parts, backbone.sizes.classes))
     return int(right.sum()) / len(right)
 
@@ -86,6 +94,7 @@ def finetune(
     hooks: tuple[Hooks, ...],
     saver: Saver | None = None,
     state: State | None = None,
+    devices: Devices = ALONE,
 ) -> Outcome:
     """Stage 1: cross-entropy with the gold labels; the most accurate iteration is kept.
 
@@ -93,7 +102,8 @@ def finetune(
     """
     backbone, task = encoder.backbone, encoder.backbone.task
     epochs = config.finetune_epochs or (24.0 if config.is_tiny else 3.0)
-    steps = math.ceil(epochs * encoder.batches_in(train))
+    shared = encoder.shared(devices, config.gradient_accumulation_steps)
+    steps = math.ceil(epochs * shared.steps(train))
     valid = valid[: config.validation_rows]
     decay = config.finetune_weight_decay
     if decay is None:
@@ -112,17 +122,14 @@ def finetune(
 
     def validate() -> Validation:
         backbone.eval()
-        share = accuracy(backbone, encoder, valid)
+        share = accuracy(backbone, encoder, valid, devices)
         backbone.train()
         return Validation(share, {task.measure: share})
 
     loop = Loop(
         stage="finetune",
         groups=[
-            (
-                trainable(backbone.learnable, True),
-                config.finetune_lr or config.rate(config.is_tiny),
-            )
+            (trainable(backbone.learnable, True), config.finetune_lr or config.rate(config.is_tiny))
         ],
         objective=objective,
         steps=steps,
@@ -134,9 +141,11 @@ def finetune(
         hooks=hooks,
         skip_nonfinite=config.skip_nonfinite,
         saver=saver,
+        split=shared.split,
+        devices=devices,
     )
     backbone.train()
-    outcome = loop.run(endless(lambda n: encoder.batches(train, config.seed + n)), state)
+    outcome = loop.run(endless(lambda n: shared.batches(train, config.seed + n)), state)
     backbone.eval()
     backbone.head_is_new = False
     return outcome
@@ -169,6 +178,7 @@ class CriteriaStage:
     train: list[Item]
     valid: list[Item]
     hooks: tuple[Hooks, ...] = ()
+    devices: Devices = ALONE
 
     def __post_init__(self) -> None:
         self.backbone = self.encoder.backbone.eval()
@@ -194,7 +204,8 @@ class CriteriaStage:
             for name in self.weights
         ]
         self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
-        self.per_epoch = self.encoder.batches_in(self.train)
+        self.shared = self.encoder.shared(self.devices, self.config.gradient_accumulation_steps)
+        self.per_epoch = self.shared.steps(self.train)
         epochs = math.ceil(self.config.epochs * self.per_epoch)
         self.steps = min(epochs, self.config.max_steps or 10**9)
         self.mixer = self._new_mixer()
@@ -223,8 +234,10 @@ class CriteriaStage:
             skip_nonfinite=config.skip_nonfinite,
             saver=saver,
             carried={MIXER: self.mixer, **{c.name: c for c in self.criteria}},
+            split=self.shared.split,
+            devices=self.devices,
         )
-        stream = endless(lambda n: self.encoder.batches(self.train, config.seed + 1000 + n))
+        stream = endless(lambda n: self.shared.batches(self.train, config.seed + 1000 + n))
         return loop.run(stream, state)
 
     def view(self, batch: Batch, removal: str | None = None) -> View:
@@ -236,6 +249,7 @@ class CriteriaStage:
             saliency=self.module(encoding.readings, batch.explainable, encoding.classes),
             hidden=encoding.hidden,
             rerun=lambda keep: self.backbone.rerun(batch, keep, removal or self.removal),
+            gather=self.devices.rows,
             on=self.view,
             task=self.task,
         )
@@ -272,7 +286,9 @@ class CriteriaStage:
             measured = list(self.weights)
         else:
             places, measured = ([*module, *backbone], []), list(weights)
-        mixer = Mixer(self.config.mixing, weights, measured, *places, steps=self.steps)
+        mixer = Mixer(
+            self.config.mixing, weights, measured, *places, steps=self.steps, devices=self.devices
+        )
         return mixer.to(self.backbone.device)
 
     @torch.no_grad()
@@ -290,13 +306,16 @@ class CriteriaStage:
         totals, defined = dict.fromkeys(self.weights, 0.0), dict.fromkeys(self.weights, 0)
         said = []
         items = self.valid[: self.config.validation_rows]
-        for batch in self.encoder.batches(items):
+        for places, batch in self.encoder.own_batches(items, self.devices):
             view = self.view(batch, removal=self.task.removal)
-            said.append((batch, view.logits))
+            said.append((places, batch, view.logits))
             for criterion in self.criteria:
                 values = criterion.metric(view)
                 totals[criterion.name] += values.nansum().item()
                 defined[criterion.name] += int(values.isnan().logical_not().sum())
+        found = self.devices.values([totals, defined])
+        totals = {name: sum(own[name] for own, _ in found) for name in self.weights}
+        defined = {name: sum(own[name] for _, own in found) for name in self.weights}
         means = {name: total / defined[name] for name, total in totals.items() if defined[name]}
         signed = [
             self.weights[c.name] * (means[c.name] if c.better == "higher" else -means[c.name])
@@ -305,7 +324,7 @@ class CriteriaStage:
         ]
         score = sum(signed) if signed else None
         if self.trains_backbone:
-            right = _share_right(self.backbone, items, said)
+            right = _share_right(self.backbone, items, iter(said), self.devices)
             means[self.task.measure] = right
             score = None if score is None else score + right
         return Validation(score, means)

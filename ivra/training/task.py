@@ -2,14 +2,18 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ivra.backbones import Backbone
-from ivra.data import Batch, Item, Row, batches, cut, label_names, read_rows
+from ivra.data import Batch, Item, Row, batches, collate, cut, label_names, read_rows
 from ivra.errors import IvraError
 from ivra.tasks import QuestionAnswering, Task
 from ivra.training.config import TrainConfig
+from ivra.training.devices import Devices, share
 
 HELD_OUT = 0.1
 
@@ -163,9 +167,83 @@ class Encoder:
         )
         return (batch.to(self.backbone.device) for batch in found)
 
-    def batches_in(self, items: Sequence[Item]) -> int:
-        """How many batches an epoch of ``items`` has, however it is shuffled."""
+    def rows_of_batches(self, items: Sequence[Item]) -> list[int]:
+        """How many rows each batch of an epoch of ``items`` has, however they are shuffled."""
         lengths = [len(item.input_ids) for item in items]
         if self.batch_tokens is not None:
             lengths.sort(reverse=True)
-        return len(cut(lengths, self.batch_size, self.batch_tokens))
+        places = cut(lengths, self.batch_size, self.batch_tokens)
+        return [len(lengths[place]) for place in places]
+
+    def batches_in(self, items: Sequence[Item]) -> int:
+        """How many batches that are."""
+        return len(self.rows_of_batches(items))
+
+    def own_batches(
+        self, items: Sequence[Item], devices: Devices
+    ) -> Iterator[tuple[Tensor, Batch]]:
+        """This process's share of the batches of ``items``, in order, with the rows' places."""
+        start = 0
+        for number, batch in enumerate(self.batches(items)):
+            if number % devices.count == devices.index:
+                yield torch.arange(start, start + len(batch)), batch
+            start += len(batch)
+
+    def shared(self, devices: Devices, accumulation: int) -> "Shared":
+        """The batches of steps that several parts make up together."""
+        return Shared(self, devices, accumulation)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The rows of a step: those of every process, ``accumulation`` batches one after another.
+
+    What a step sees is the same for any number of processes and batches whose product is the same.
+    """
+
+    encoder: Encoder
+    devices: Devices
+    accumulation: int
+
+    def steps(self, items: Sequence[Item]) -> int:
+        """Steps in an epoch.
+
+        Raises:
+            IvraError: not a row for each process.
+        """
+        rows, least = len(items), self.devices.count
+        if rows < least:
+            raise IvraError(f"{rows} rows for {least} processes: expected one for each at least")
+        return sum(count >= least for count in self._wide.rows_of_batches(items))
+
+    def batches(self, items: Sequence[Item], shuffle_seed: int) -> Iterator[Batch]:
+        """The rows of every step of an epoch, of all processes.
+
+        A last batch in which some process would have no row is left out.
+        """
+        found = self._wide.batches(items, shuffle_seed)
+        return (batch for batch in found if len(batch) >= self.devices.count)
+
+    def split(self, batch: Batch) -> Sequence[Batch]:
+        """This process's part of a step, in up to ``accumulation`` batches, none of them empty."""
+        count, places = (
+            self.devices.count,
+            share(len(batch), self.devices.count, self.devices.index),
+        )
+        own = batch.items[places]
+        parts = min(self.accumulation, len(batch) // count)
+        if count == parts == 1:
+            return (batch,)
+        backbone = self.encoder.backbone
+        made = [own[share(len(own), parts, part)] for part in range(parts)]
+        return [
+            collate(rows, backbone.pad_id, backbone.padding_side).to(backbone.device)
+            for rows in made
+        ]
+
+    @property
+    def _wide(self) -> Encoder:
+        parts = self.devices.count * self.accumulation
+        encoder = self.encoder
+        tokens = None if encoder.batch_tokens is None else encoder.batch_tokens * parts
+        return replace(encoder, batch_size=encoder.batch_size * parts, batch_tokens=tokens)

@@ -1,21 +1,16 @@
 """``train``: from a configuration to a run."""
 
-import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
-from ivra.data import Item, fingerprint
-from ivra.errors import IvraError
-from ivra.losses import known_criteria, parse_criteria
+from ivra.losses import parse_criteria
 from ivra.storage import current, locked, remove_whole
-from ivra.tasks import Task
 from ivra.training.checkpoint import (
     FOLDER,
     Checkpoint,
@@ -26,9 +21,12 @@ from ivra.training.checkpoint import (
 )
 from ivra.training.checksums import check_weights
 from ivra.training.config import TrainConfig
-from ivra.training.device import environment, usable_device
+from ivra.training.device import environment
+from ivra.training.devices import Devices
+from ivra.training.keeping import Validation
+from ivra.training.lesson import Lesson, read_lesson
 from ivra.training.log import LOG, JsonlLog, logged_conflicts
-from ivra.training.loop import Hooks, Outcome, Validation
+from ivra.training.loop import Hooks, Outcome
 from ivra.training.randomness import seed_everything
 from ivra.training.run import (
     MODEL,
@@ -41,10 +39,8 @@ from ivra.training.run import (
     save_record,
     save_weights,
 )
-from ivra.training.soup import start_from
 from ivra.training.stages import CriteriaStage, accuracy, finetune
 from ivra.training.state import State, copy_into, misfit
-from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
 from ivra.training.versions import versions
 
 _T = TypeVar("_T")
@@ -103,7 +99,8 @@ def train(
         output: folder of runs; ``latest`` in it will point at this one.
         name: the run's own folder (default: criteria, model, seed and time).
         device: where to train, as PyTorch names it.
-        hooks: called as the training goes, after the run's own log.
+        hooks: called as the training goes, after the run's own log; of several processes, in the
+            first.
         checkpoint_every: when to save what can be resumed besides every validation: a
             number of steps, or a time (``"90s"``, ``"10m"``, ``"1h"``); ``"never"``: not even
             then.
@@ -113,18 +110,29 @@ def train(
     """
     every = parse_every(checkpoint_every)
     lesson = read_lesson(config, device)
-    path = new_folder(Path(output), default_name(config) if name is None else name)
-    with locked(path), unfinished(path):
-        save_config(path, config)
+    devices = lesson.devices
+    chosen = default_name(config) if name is None else name
+    path = Path(devices.first(lambda: str(new_folder(Path(output), chosen))))
+    with written(path, devices):
+        devices.first(lambda: save_config(path, config))
         return Training(lesson, path, hooks, every, None).run()
 
 
 @contextmanager
-def unfinished(path: Path) -> Iterator[None]:
+def written(path: Path, devices: Devices) -> Iterator[None]:
+    """A new run's folder in the hands of the main process."""
+    with locked(path) if devices.is_main else nullcontext(), unfinished(path, devices):
+        yield
+
+
+@contextmanager
+def unfinished(path: Path, devices: Devices) -> Iterator[None]:
     """What becomes of a run's folder when something breaks: it goes if nothing was learnt yet."""
     try:
         yield
     except BaseException as error:
+        if not devices.is_main:
+            raise
         if not has_weights(path) and not has_checkpoint(path):
             shutil.rmtree(path, ignore_errors=True)
         elif isinstance(error, KeyboardInterrupt):
@@ -132,46 +140,6 @@ def unfinished(path: Path) -> Iterator[None]:
                 f"{path} is unfinished; go on with 'ivra train --resume {path}'"
             ) from error
         raise
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a run needs before it has a folder: all that is read and checked."""
-
-    config: TrainConfig
-    encoder: Encoder
-    module: InterpretableAttention
-    train: list[Item]
-    valid: list[Item]
-    data: dict[str, dict[str, object]]
-
-
-def read_lesson(config: TrainConfig, device: str) -> Lesson:
-    """Read and check everything that ``config`` names.
-
-    Raises:
-        IvraError: anything the user can mend.
-    """
-    where = usable_device(device)
-    seed_everything(config.seed)
-    splits = read_splits(config)
-    task = task_of(splits.train, config)
-    labels = labels_of(splits.train, config.data, task)
-    _check_criteria(config, task)
-    backbone = load_backbone(
-        config.model,
-        labels,
-        tasks=(task,),
-        seed=config.seed,
-        loading=config.loading,
-        device=where,
-    )
-    encoder = Encoder(backbone, config.max_length, config.batch_size, config.batch_tokens)
-    train, valid = encoder.lessons(splits.train), encoder.items(splits.valid)
-    _check_rationales(config, train)
-    module = _new_module(config, backbone)
-    random.Random(config.seed).shuffle(train)
-    return Lesson(config, encoder, module, train, valid, _data_record(splits))
 
 
 class Training:
@@ -192,10 +160,11 @@ class Training:
         self.train = lesson.train
         self.valid = lesson.valid
         self.data = lesson.data
-        self.log = JsonlLog(path / LOG)
-        self.hooks = hooks
+        self.devices = lesson.devices
+        self.hooks = (JsonlLog(path / LOG), *hooks) if self.devices.is_main else ()
         self.module = lesson.module
-        self.saver = Checkpoints(path, every, self._facts)
+        saver = Checkpoints(path, every, self._facts, self.devices)
+        self.saver = None if every.never else saver
         self.checkpoint = checkpoint
         self.started = time.time()
         self.resumed: list[dict[str, Any]] = []
@@ -231,6 +200,8 @@ class Training:
 
     def run(self) -> Run:
         """All that is left to do."""
+        if not self.devices.is_main:  # draws of its own
+            seed_everything(self.config.seed + 7919 * self.devices.index)
         if self.learn():
             self.explain()
         return self.finish()
@@ -264,6 +235,7 @@ class Training:
 
         def write() -> None:
             record.update(
+                processes=self.devices.count,
                 seed=self.config.seed,
                 versions=versions(),
                 environment=environment(self.backbone),
@@ -291,11 +263,14 @@ class Training:
         return {
             "config": self.config.model_dump(mode="json"),
             "data": self.data,
-            "device": str(self.backbone.device),
+            "device": self.backbone.device.type
+            if self.devices.count > 1
+            else str(self.backbone.device),
             "finetune": self.first,
             "before": self.before,
             "seconds": self._seconds(),
             "resumed": self.resumed,
+            "processes": self.devices.count,
         }
 
     def _seconds(self) -> float:
@@ -314,23 +289,40 @@ class Training:
         return {} if base is None else {"base": base._asdict()}
 
     def _finetune(self) -> Outcome:
-        hooks = (self.log, *self.hooks)
-        saving = (self.saver, self._state("finetune"))
-        return finetune(self.config, self.encoder, self.train, self.valid, hooks, *saving)
+        return finetune(
+            self.config,
+            self.encoder,
+            self.train,
+            self.valid,
+            self.hooks,
+            self.saver,
+            self._state("finetune"),
+            self.devices,
+        )
 
     def _criteria(self, keep: Hooks) -> Outcome:
-        hooks = (self.log, keep, *self.hooks)
-        stage = CriteriaStage(self.config, self.encoder, self.module, self.train, self.valid, hooks)
+        hooks = (*self.hooks[:1], keep, *self.hooks[1:]) if self.devices.is_main else ()
+        stage = CriteriaStage(
+            self.config,
+            self.encoder,
+            self.module,
+            self.train,
+            self.valid,
+            hooks,
+            self.devices,
+        )
         return stage.run(self.saver, self._state("criteria"))
 
     def _accuracy(self) -> float:
-        return accuracy(self.backbone, self.encoder, self.valid)
+        return accuracy(self.backbone, self.encoder, self.valid, self.devices)
 
     def _part(self, call: Callable[[], _T]) -> _T | None:
         """What ``call`` gives, ``None`` if an interrupt cuts it off."""
         try:
             return call()
         except KeyboardInterrupt:
+            if self.devices.count > 1:  # the others may be waiting for this process
+                raise
             self.interrupted = True
             return None
 
@@ -346,53 +338,12 @@ class Training:
 
     def _written(self, write: Callable[[], None]) -> None:
         """Write, and once more from the start if an interrupt falls into it."""
-        try:
-            write()
-        except KeyboardInterrupt:
-            self.interrupted = True
-            write()
 
+        def once() -> None:
+            try:
+                write()
+            except KeyboardInterrupt:
+                self.interrupted = True
+                write()
 
-def _check_criteria(config: TrainConfig, task: Task) -> None:
-    known = known_criteria()
-    for name, _ in parse_criteria(config.criteria):
-        criterion = known[name].criterion
-        chosen = {key: option.default for key, option in criterion.options().items()}
-        chosen |= config.options.get(name, {})
-        for option, value in criterion.needs_classes.items():
-            if not task.has_classes and chosen.get(option) == value:
-                raise IvraError(
-                    f"criterion '{name}' with {option}={value} needs classes, which {task.name} "
-                    f"does not have: choose another {option}, or other data"
-                )
-
-
-def _check_rationales(config: TrainConfig, items: list[Item]) -> None:
-    known = known_criteria()
-    for name, _ in parse_criteria(config.criteria):
-        if known[name].criterion.needs_rationale and not any(any(i.rationale or ()) for i in items):
-            raise IvraError(
-                f"criterion '{name}' needs rows with a 'rationale', which {config.data} does not "
-                "have: leave it out, or choose other data"
-            )
-
-
-def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttention:
-    module = InterpretableAttention(
-        backbone.sizes,
-        config.levels,
-        config.reading,
-        config.coefficients_norm,
-        config.saliency_norm,
-        config.preferences,
-    )
-    if config.init_module:
-        start_from(module, config.init_module)
-    return module.to(backbone.device)
-
-
-def _data_record(splits: Splits) -> dict[str, dict[str, object]]:
-    return {
-        "train": {"rows": len(splits.train), "sha256": fingerprint(splits.train)},
-        "valid": {"rows": len(splits.valid), "sha256": fingerprint(splits.valid)},
-    }
+        self.devices.first(once)

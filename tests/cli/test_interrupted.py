@@ -46,7 +46,8 @@ def test_a_training_that_is_usable(
 def test_a_training_that_had_not_begun(
     call: Call, flags: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr(import_module("ivra.training.train"), name, interrupt)
+    where = "train" if name == "save_config" else "lesson"
+    monkeypatch.setattr(import_module(f"ivra.training.{where}"), name, interrupt)
     stopped(call(*flags, "--output", tmp_path, "--name", "cut"), "ivra: interrupted")
     assert os.listdir(tmp_path) == []
 

@@ -23,9 +23,9 @@ from ivra.training import (
     Run,
     ScaffoldedStudent,
     TrainConfig,
+    keeping,
     load_plain,
     load_run,
-    loop,
     resume,
     train,
 )
@@ -39,7 +39,7 @@ Make = Callable[..., TrainConfig]
 def the_latest_is_kept() -> Iterator[None]:
     """Two steps are no better than none, and the best iteration would be the first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_better", lambda score, best: True)
+        patch.setattr(keeping, "_better", lambda score, best: True)
         yield
 
 

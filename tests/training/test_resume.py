@@ -276,8 +276,8 @@ def test_a_state_that_cannot_be_kept_is_named_before_the_first_step(
     with pytest.raises(IvraError) as caught:
         train(given, output=tmp_path, name="cut")
     assert str(caught.value) == (
-        "cannot save a checkpoint: state.carried.hoarding._extra_state.rows is set: expected dicts "
-        "with text keys, lists, tensors, numbers, text, booleans and None"
+        "cannot save a checkpoint: state.own.0.carried.hoarding._extra_state.rows is set: expected "
+        "dicts with text keys, lists, tensors, numbers, text, booleans and None"
     )
     train(given, output=tmp_path, name="other", checkpoint_every="never")
 
@@ -467,10 +467,10 @@ def test_weights_that_were_changed(config: Configure, tmp_path: Path) -> None:
         lambda state: state.update(optimizer=[[10**6, {"exp_avg": torch.zeros(9)}]]),
         lambda state: state.update(batches={"epoch": 0, "given": 10**12}),
         lambda state: state.update(batches={"epoch": "x", "given": 0}),
-        lambda state: state.update(carried={}),
-        lambda state: state["random"].update(torch=torch.zeros(3, dtype=torch.uint8)),
-        lambda state: state["random"].update(python=[3, [1, 2], None]),
-        lambda state: state["random"].update(numpy=["other", [1], 1, 0, 0.0]),
+        lambda state: state["own"][0].update(carried={}),
+        lambda state: state["own"][0]["random"].update(torch=torch.zeros(3, dtype=torch.uint8)),
+        lambda state: state["own"][0]["random"].update(python=[3, [1, 2], None]),
+        lambda state: state["own"][0]["random"].update(numpy=["other", [1], 1, 0, 0.0]),
         lambda state: state["keeper"].update(copies=[torch.zeros(1)]),
     ],
 )
