@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ivra.backbones import Backbone, load_backbone
-from ivra.data import Answer, Row
+from ivra.data import Answer, Row, builtin_tokenizer
 
 settings.register_profile("ivra", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("ivra")
@@ -39,6 +40,51 @@ def loud_model() -> Callable[[str, tuple[str, ...]], Backbone]:
     Its weights are so large that logits differ between rows and every token matters.
     """
     return lambda name, labels: copy.deepcopy(_loud(name, labels))
+
+
+def _saved_llama(folder: Path, key_value_heads: int, pad: bool, tied: bool) -> Path:
+    tokenizer = builtin_tokenizer()
+    tokenizer.eos_token = tokenizer.sep_token
+    if not pad:
+        tokenizer.pad_token = None
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=key_value_heads,
+        intermediate_size=128,
+        max_position_embeddings=128,
+        tie_word_embeddings=tied,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(4)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A small Llama as it is published: a language model without a classification head.
+
+    ``pad=False``: its tokenizer has no padding token, so that padding is the end of text.
+    """
+
+    @lru_cache
+    def save(key_value_heads: int = 2, pad: bool = True, tied: bool = False) -> Path:
+        folder = tmp_path_factory.mktemp("llama") / "base"
+        return _saved_llama(folder, key_value_heads, pad, tied)
+
+    return save
 
 
 THINGS = ("plot", "music", "soup", "service", "acting", "story")

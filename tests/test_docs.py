@@ -44,7 +44,7 @@ TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -72,7 +72,7 @@ def inline(text: str) -> list[str]:
 
 def flags_of(command: str) -> set[str]:
     found = main.get_command(click.Context(main), command)  # type: ignore[attr-defined]
-    return {option for parameter in found.params for option in parameter.opts}
+    return {option for given in found.params for option in (*given.opts, *given.secondary_opts)}
 
 
 FLAGS = {command: flags_of(command) for command in COMMANDS}
@@ -114,8 +114,10 @@ def test_every_flag_named_alone_exists(page: Path) -> None:
 
 
 def shown(default: object) -> str:
-    if default is None or default == {}:
+    if default is None or default in ({}, ()):
         return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
     if isinstance(default, tuple):
         return ",".join(shown(part) for part in default)
     return f"{default:g}" if isinstance(default, float) else str(default)

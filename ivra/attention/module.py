@@ -194,7 +194,11 @@ class InterpretableAttention(nn.Module):
         self.preference.set(dict.fromkeys(self.preferences, 1.0) if shares is None else shares)
 
     def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
-        """Equations 1, 2 and 4 of one layer, and its share of the value level."""
+        """Equations 1, 2 and 4 of one layer, and its share of the value level.
+
+        What is read of a model in half precision is float32.
+        """
+        inputs = inputs.wide()
         query, key = inputs.query, inputs.key
         if self.reading == "literal" and "feature" in self.levels:
             heads = self._literal_heads(layer, inputs)

@@ -1,7 +1,8 @@
 """What an attention layer hands to a reader, and what a reader gives back."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ivra.shapes import ClassLogits, HeadLogits, KeyValue, Query, TokenMask
@@ -23,6 +24,12 @@ class LayerInputs(NamedTuple):
     visible: TokenMask
     mask: Tensor | None
     causal: bool
+
+    def wide(self) -> Self:
+        """The same in float32 at least."""
+        states = (self.query, self.key, self.value)
+        query, key, value = (s.to(torch.promote_types(s.dtype, torch.float32)) for s in states)
+        return self._replace(query=query, key=key, value=value)
 
 
 class LayerReading(NamedTuple):

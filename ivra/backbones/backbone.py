@@ -3,28 +3,34 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ivra.attention import AttentionSizes, LayerReader, LayerReading
+from ivra.backbones.adapters import Base, base_of, begin_anew, fill, learnt, save_adapter, twin
+from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
+from ivra.backbones.quantised import HALF, bits_of, pin
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
     Hidden,
     Labels,
     Outputs,
-    Predictions,
     TokenIds,
     TokenMask,
     TokenScores,
 )
 from ivra.tasks import CLASSIFICATION, Task
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
@@ -32,30 +38,6 @@ _LEAST_KEEP = 1e-30
 attention logit 50 above all others leaves nothing of it."""
 _SHORTENED_GROUPS = 4
 """In how many groups of like length shortened rows run: fewer pad more, more are smaller."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What one forward pass gives: logits, a reading of every layer, averaged hidden states.
-
-    ``logits`` are the outcome of ``task``. ``readings`` is empty where nothing was asked to read;
-    ``hidden`` (mean over the layers' outputs, embeddings not counted) is ``None`` unless asked for.
-    """
-
-    logits: Outputs
-    readings: tuple[LayerReading, ...]
-    hidden: Hidden | None
-    task: Task = CLASSIFICATION
-
-    @property
-    def predictions(self) -> Predictions:
-        """``y_hat``, what the model finds most probable."""
-        return self.task.predict(self.logits)
-
-    @property
-    def classes(self) -> Labels:
-        """The class that each row is explained for by the value level."""
-        return self.task.classes(self.predictions)
 
 
 class _Output(NamedTuple):
@@ -71,7 +53,11 @@ class Backbone(nn.Module):
     Build one with :func:`ivra.backbones.load_backbone`, which also proves that the model can be
     read. ``source`` is what it was loaded from, ``labels`` the names of its classes in order,
     ``head_is_new`` whether its head still has to be trained, and ``task`` what the head is for.
+    ``adapter`` is peft's view of ``model`` where LoRA adapts it: adapters and head alone are
+    trained and saved then.
     """
+
+    adapter: "PeftModel | None"
 
     def __init__(
         self,
@@ -93,6 +79,7 @@ class Backbone(nn.Module):
         self.source = source
         self.head_is_new = head_is_new
         self.task = task
+        self.adapter = None
         self._accepts = set(inspect.signature(model.forward).parameters)
         if getattr(model.config, "type_vocab_size", 0) < 2:
             # GPT-2 accepts token types, but looks them up among its words.
@@ -129,6 +116,60 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         return self.model.device
+
+    @property
+    def base(self) -> Base | None:
+        """What the adapters adapt; ``None`` where there are none."""
+        return None if self.adapter is None else base_of(self.adapter)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether a pass rounds to a few bits on its way: half precision, 8 bits on a GPU."""
+        eight = bits_of(self.model) == 8 and self.device.type != "cpu"
+        return self.model.dtype in HALF or eight
+
+    @property
+    def learnable(self) -> list[nn.Parameter]:
+        """What training may move: adapters and head, or without adapters every parameter."""
+        return list(self.parameters()) if self.adapter is None else learnt(self.adapter)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in PyTorch, but for layers whose mode says more than "with dropout".
+
+        So every pass computes the same function: :func:`ivra.backbones.quantised.pin`.
+        """
+        super().train(mode)
+        pin(self.model)
+        return self
+
+    def save_pretrained(self, folder: Path) -> None:
+        """The model and its tokenizer, readable by transformers alone; of a model with adapters
+        these, the head and the name of the base, readable by peft."""
+        if self.adapter is None:
+            self.model.save_pretrained(folder)
+        else:
+            save_adapter(self.adapter, folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Take over adapters and head that :meth:`save_pretrained` wrote, in place."""
+        assert self.adapter is not None
+        fill(self.adapter, folder)
+
+    def sibling(self, seed: int, saved: Path | None = None) -> "Backbone":
+        """Other adapters and another head on this one's base, drawn from ``seed`` or ``saved``.
+
+        The base is in memory once: its weights are the same tensors. Only for a model with
+        adapters, whose training leaves the base alone.
+        """
+        assert self.adapter is not None
+        other: Backbone = twin(self, self.adapter, (self.tokenizer, self.family, self.task))
+        assert other.adapter is not None
+        begin_anew(other.adapter, seed)
+        if saved is not None:
+            other.load_adapter(saved)
+        other.head_is_new = saved is None
+        return other.eval()
 
     @property
     def embeddings(self) -> nn.Module:

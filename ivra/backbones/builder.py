@@ -1,58 +1,43 @@
 """From a name, a folder or a hub id to a :class:`Backbone` that is known to work."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ivra.attention import AttentionSizes, LayerInputs, LayerReading
+from ivra.backbones.adapters import (
+    SavedAdapter,
+    revision_of,
+    saved_adapter,
+    with_new_adapter,
+    with_saved_adapter,
+)
 from ivra.backbones.backbone import Backbone
-from ivra.backbones.families import FAMILIES, family_of
-from ivra.backbones.hook import NAME, Capture, capturing
-from ivra.backbones.tiny import AUTO, TINY, tiny_model
+from ivra.backbones.checkpoint import (
+    NEW_HEAD,
+    POOLER,
+    class_names,
+    read_config,
+    read_model,
+    read_tokenizer,
+    silent,
+    task_of_checkpoint,
+    unsupported,
+)
+from ivra.backbones.families import family_of, head_names
+from ivra.backbones.hook import NAME, Capture, capturing, recomputed
+from ivra.backbones.loading import AS_IT_IS, Loading
+from ivra.backbones.quantised import as_loaded, dequantised, is_quantised, pin
+from ivra.backbones.tiny import TINY, tiny_model
 from ivra.data import builtin_tokenizer
-from ivra.errors import IvraError, first_line
-from ivra.tasks import CLASSIFICATION, Classification, QuestionAnswering, Task
+from ivra.errors import IvraError
+from ivra.tasks import CLASSIFICATION, QuestionAnswering, Task
 
 TASKS: tuple[Task, ...] = (CLASSIFICATION, QuestionAnswering())
-_KINDS = {
-    Classification.name: ("sequence classifier", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
-    QuestionAnswering.name: (
-        "model for question answering",
-        MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-    ),
-}
-"""What transformers' model for a task is called here, and which families have one."""
-_SUPPORTED = (
-    f"{', '.join(FAMILIES)}, and every other sequence classifier on transformers' attention "
-    "interface"
-)
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What transformers raises over files that are missing or hold something else than they should."""
-_NEW_HEAD = re.compile(r"(^|\.)(score|classifier|pre_classifier|pooler|qa_outputs)\.")
 
 
 def load_backbone(
@@ -62,155 +47,144 @@ def load_backbone(
     tasks: Sequence[Task] = TASKS,
     seed: int = 0,
     random_weights: bool = False,
+    loading: Loading = AS_IT_IS,
+    device: torch.device | str = "cpu",
 ) -> Backbone:
     """Load a model with a head and prove that its attention can be read.
 
     Args:
         source: a name of ``tiny.TINY`` (random weights), a folder written by
-            ``save_pretrained``, or a hub id such as ``google/electra-small-discriminator``.
+            ``save_pretrained`` (of a model, or of LoRA adapters, which name their base), or a hub
+            id such as ``google/electra-small-discriminator``.
         labels: class names; ``None`` takes the checkpoint's own (for a tiny model: negative,
             positive). A checkpoint whose classification head is trained keeps its own order.
             Unused by a task without classes.
         tasks: what the head may be for: the task of which the checkpoint is a model, else the
             first.
-        seed: draws new weights (a head the checkpoint lacks, or a tiny model).
+        seed: draws new weights (a head the checkpoint lacks, adapters, or a tiny model).
         random_weights: build the architecture of ``source`` with weights drawn from ``seed``.
+        loading: numbers, adapters and checkpointing, see :class:`Loading`.
+        device: where the model will be.
 
     Raises:
         IvraError: nothing at ``source``; a family without a head for the task or not on
             the attention interface (the message lists what is supported); no fast tokenizer;
-            ``labels`` that a trained head does not know.
+            ``labels`` that a trained head does not know; adapters that do not fit, or without
+            the head that they were trained with.
     """
+    saved = saved_adapter(source)
+    found = _read(source, saved, labels, tasks, seed, random_weights, loading, device)
+    backbone = _proved(found, source)
+    if saved is not None:
+        _put_on(backbone, saved, found.new, loading.merge)
+    elif loading.lora is not None:
+        learnt = dict.fromkeys((*head_names(found.model), *found.new))
+        backbone.adapter = with_new_adapter(
+            found.model, backbone.family, loading.lora, [*learnt], *found.base, seed
+        )
+    return _ready(backbone, loading, device)
+
+
+def _put_on(backbone: Backbone, saved: SavedAdapter, new: tuple[str, ...], merge: bool) -> None:
+    """Give ``backbone`` the adapters and the head that were saved, or with ``merge`` their sum."""
+    if merge and is_quantised(backbone.model):
+        with silent():
+            backbone.model = dequantised(backbone.model)
+    adapted = with_saved_adapter(backbone.model, saved, new)
+    if merge:
+        backbone.model = adapted.merge_and_unload()
+    else:
+        backbone.adapter = adapted
+
+
+class _Found(NamedTuple):
+    """What was read: ``new`` names the parts of the head that had to be drawn, ``base`` the model
+    that adapters would be adapters of, with its revision."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    labels: tuple[str, ...]
+    task: Task
+    new: tuple[str, ...]
+    head_is_new: bool
+    base: tuple[str, str | None]
+
+
+def _read(
+    source: str,
+    saved: SavedAdapter | None,
+    labels: Sequence[str] | None,
+    tasks: Sequence[Task],
+    seed: int,
+    random_weights: bool,
+    loading: Loading,
+    device: torch.device | str,
+) -> _Found:
+    """The model at ``source``, or the base of the adapters there, with their labels."""
+    base = source if saved is None else saved.base
     if source in TINY:
         task, tokenizer = tasks[0], builtin_tokenizer()
         names = tuple(labels or ("negative", "positive")) if task.has_classes else ()
-        model = tiny_model(source, tokenizer, names, seed, task)
-        return _proved(model, tokenizer, names, source, True, task)
-    config = _config(source)
-    task = _task(source, config, tasks)
-    tokenizer = _tokenizer(source, config)
+        return _tiny(base, tokenizer, names, task, seed, loading, device)
+    if saved is not None:
+        loading = replace(loading, revision=saved.revision)
+    described = source if (Path(source) / "config.json").is_file() else base
+    revision = loading.revision if described == base else None
+    config = read_config(described, revision)
+    task = task_of_checkpoint(source, config, tasks)
+    tokenizer = read_tokenizer(described, config, revision)
     labels = labels if task.has_classes else None
-    model, missing = _model(source, config, labels, seed, random_weights, task)
-    head_is_new = random_weights or any(_NEW_HEAD.search(key) for key in missing)
-    body = [key for key in missing if not _NEW_HEAD.search(key)]
+    if saved is not None and base in TINY:
+        names = class_names(config, labels, False, source) if task.has_classes else ()
+        drawn = seed if saved.seed is None else saved.seed
+        found = _tiny(base, tokenizer, names, task, drawn, loading, device)
+        return found._replace(head_is_new=random_weights)
+    model, missing = read_model(base, config, labels, seed, random_weights, task, loading, device)
+    new = dict.fromkeys(match[2] for key in missing if (match := NEW_HEAD.search(key)))
+    body = [key for key in missing if not NEW_HEAD.search(key)]
     if body and not random_weights:
         raise IvraError(
-            f"{source} lacks {len(body)} weights of the model body (first: {body[0]}): expected "
+            f"{base} lacks {len(body)} weights of the model body (first: {body[0]}): expected "
             "a whole checkpoint; check that it was saved from the same architecture"
         )
-    names = _label_names(model.config, labels, head_is_new, source) if task.has_classes else ()
-    return _proved(model, tokenizer, names, source, head_is_new, task)
+    head_is_new = random_weights or bool(new and saved is None)
+    names = class_names(model.config, labels, head_is_new, source) if task.has_classes else ()
+    commit = getattr(config, "_commit_hash", None) or loading.revision
+    if Path(base).is_dir():
+        base, commit = str(Path(base).resolve()), None
+    return _Found(model, tokenizer, names, task, tuple(new), head_is_new, (base, commit))
 
 
-def _config(source: str) -> PreTrainedConfig:
-    if not source.strip():
-        raise IvraError(f"no model named: expected a folder, a hub id, or one of {', '.join(TINY)}")
-    folder = Path(source)
-    if not folder.exists() and (source.startswith((".", "/")) or source.count("/") > 1):
-        raise IvraError(f"no model folder at {source}: expected config.json and weights there")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise IvraError(f"{source} holds no config.json: expected a folder of save_pretrained")
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except _DAMAGE as error:
-        raise IvraError(
-            f"cannot load a model from '{source}' ({first_line(error)}): expected a folder, a "
-            f"hub id, or one of {', '.join(TINY)}"
-        ) from error
-    return config
-
-
-def _task(source: str, config: PreTrainedConfig, tasks: Sequence[Task]) -> Task:
-    """The task of which the checkpoint is a model, else the first."""
-    own = " ".join(config.architectures or ())
-    task = next((task for task in tasks if task.architecture in own), tasks[0])
-    kind, families = _KINDS[task.name]
-    if config.model_type not in families:
-        raise _unsupported(source, config, f"has no {kind} in transformers")
-    return task
-
-
-def _tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:
-        raise IvraError(
-            f"cannot load a tokenizer from '{source}' ({first_line(error)}): expected "
-            "tokenizer.json beside the weights"
-        ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise IvraError(
-            f"cannot load a tokenizer from '{source}' (it has no words): expected tokenizer.json "
-            "beside the weights"
-        )
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise IvraError(f"{source} has no fast tokenizer: expected tokenizer.json for offsets")
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise IvraError(f"the tokenizer of {source} has neither a padding nor an end token")
-        tokenizer.pad_token = tokenizer.eos_token
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer
-
-
-def _model(
-    source: str,
-    config: PreTrainedConfig,
-    labels: Sequence[str] | None,
-    seed: int,
-    random_weights: bool,
+def _tiny(
+    name: str,
+    tokenizer: PreTrainedTokenizerFast,
+    labels: tuple[str, ...],
     task: Task,
-) -> tuple[PreTrainedModel, set[str]]:
-    if labels is not None and len(labels) != config.num_labels:
-        config.num_labels = len(labels)
-    if not task.has_classes and config.num_labels != 2:
-        config.num_labels = 2  # a start and an end logit
-    previous = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            if random_weights:
-                return AUTO[task.name].from_config(config), set()
-            model, info = AUTO[task.name].from_pretrained(
-                source, config=config, output_loading_info=True, use_safetensors=True
+    seed: int,
+    loading: Loading,
+    device: torch.device | str,
+) -> _Found:
+    model = tiny_model(name, tokenizer, labels, seed, task)
+    new = head_names(model)
+    model = as_loaded(model, loading, [*new, POOLER], device)
+    return _Found(model, tokenizer, labels, task, tuple(new), True, (name, revision_of(seed)))
+
+
+def _ready(backbone: Backbone, loading: Loading, device: torch.device | str) -> Backbone:
+    """On its device, in the mode that passes of a difference need."""
+    model = backbone.model
+    if loading.gradient_checkpointing:
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        try:
+            (enable or model.gradient_checkpointing_enable)(
+                {"use_reentrant": False, "context_fn": recomputed}
             )
-    except (*_DAMAGE, SafetensorError) as error:
-        raise IvraError(
-            f"cannot load the weights of {source} ({first_line(error)}): expected safetensors "
-            "that fit its config.json and the data's number of classes"
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(previous)
-    return model, set(info["missing_keys"])
-
-
-def _label_names(
-    config: PreTrainedConfig, labels: Sequence[str] | None, head_is_new: bool, source: str
-) -> tuple[str, ...]:
-    own = tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
-    if labels is None:
-        return own
-    generic = all(name == f"LABEL_{i}" for i, name in enumerate(own))
-    matched = {name.lower(): name for name in labels}
-    if not head_is_new and set(labels) == set(own):
-        return own
-    if head_is_new or generic:
-        return _named(config, tuple(labels))
-    if set(matched) == {name.lower() for name in own}:
-        return _named(config, tuple(matched[name.lower()] for name in own))
-    raise IvraError(
-        f"the trained head of {source} knows the labels {', '.join(own)}, the data has "
-        f"{', '.join(labels)}: rename the data's labels, or start from a checkpoint without a head"
-    )
-
-
-def _named(config: PreTrainedConfig, names: tuple[str, ...]) -> tuple[str, ...]:
-    """``names``, also written into ``config``, so that a saved model keeps them."""
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
-    return names
+        except ValueError as error:
+            raise unsupported(
+                backbone.source, model.config, "has no gradient checkpointing in transformers"
+            ) from error
+    backbone.eval()
+    return backbone if is_quantised(model) else backbone.to(device)
 
 
 class _Sizes:
@@ -225,41 +199,32 @@ class _Sizes:
         return LayerReading(inputs.query[..., 0], None)
 
 
-def _proved(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    labels: tuple[str, ...],
-    source: str,
-    head_is_new: bool,
-    task: Task,
-) -> Backbone:
+def _proved(found: _Found, source: str) -> Backbone:
     """Switch the model to our attention function and run it once to see that it is used."""
+    model, task = found.model, found.task
     if not model._supports_attention_backend:
-        raise _unsupported(source, model.config, "is not on transformers' attention interface")
+        raise unsupported(source, model.config, "is not on transformers' attention interface")
     model.set_attn_implementation(NAME)
     model.eval()
+    pin(model)
     sizes = _Sizes()
-    ids = torch.full((1, 3), 0 if model.config.pad_token_id else 1)
-    visible = torch.ones(1, 3, dtype=torch.bool)
+    ids = torch.full((1, 3), 0 if model.config.pad_token_id else 1, device=model.device)
+    visible = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad(), capturing(Capture(visible, sizes)) as capture:
         model(input_ids=ids, attention_mask=visible.long())
     expected = model.config.get_text_config().num_hidden_layers
     if len(sizes.seen) != expected or len(set(sizes.seen)) != 1:
-        raise _unsupported(
+        raise unsupported(
             source,
             model.config,
             f"shows {len(sizes.seen)} self-attention layers of sizes {sorted(set(sizes.seen))} "
             f"where {expected} of one size were expected",
         )
     heads, dim, value_dim = sizes.seen[0]
-    shape = AttentionSizes(expected, heads, dim, value_dim, max(1, len(labels)))
+    shape = AttentionSizes(expected, heads, dim, value_dim, max(1, len(found.labels)))
     family = family_of(model, capture.causal)
     if task.head is not None:
         family = replace(family, pooled="none", head=task.head)
-    return Backbone(model, tokenizer, family, shape, labels, source, head_is_new, task)
-
-
-def _unsupported(source: str, config: PreTrainedConfig, why: str) -> IvraError:
-    return IvraError(
-        f"{source} (model family '{config.model_type}') {why}; supported: {_SUPPORTED}"
+    return Backbone(
+        model, found.tokenizer, family, shape, found.labels, source, found.head_is_new, task
     )

@@ -45,6 +45,15 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def head_names(model: PreTrainedModel) -> list[str]:
+    """The model's parts outside its body that have weights: its head."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in child.parameters())
+    ]
+
+
 def family_of(model: PreTrainedModel, causal: bool) -> Family:
     """The declared family of ``model``, else its facts read off the model itself.
 
@@ -53,11 +62,6 @@ def family_of(model: PreTrainedModel, causal: bool) -> Family:
     declared = FAMILIES.get(model.config.model_type)
     if declared is not None:
         return declared
-    children = [
-        name
-        for name, child in model.named_children()
-        if name != model.base_model_prefix and any(True for _ in child.parameters())
-    ]
     positions = [m for n, m in model.named_modules() if n.endswith("position_embeddings")]
     after_padding = any(
         isinstance(m, nn.Embedding) and m.padding_idx is not None for m in positions
@@ -71,7 +75,7 @@ def family_of(model: PreTrainedModel, causal: bool) -> Family:
         model_type=model.config.model_type,
         causal=causal,
         pooled="last" if causal else "first",
-        head=children[-1],
+        head=head_names(model)[-1],
         lora_targets=tuple(sorted(linear)),
         first_position="after-padding" if after_padding else "zero",
     )

@@ -7,9 +7,9 @@ keeps is already reduced, never of size ``L x L``.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,33 @@ def capturing(capture: Capture) -> Iterator[Capture]:
         yield capture
     finally:
         _ACTIVE.reset(token)
+
+
+class _Recomputing:
+    """Lets a layer be observed again as it was the first time; can be entered again and again."""
+
+    def __init__(self, capture: Capture | None) -> None:
+        self._capture = capture
+        self._tokens: list[Token[Capture | None]] = []
+
+    def __enter__(self) -> None:
+        capture = self._capture
+        again = None if capture is None else replace(capture, readings=[])
+        self._tokens.append(_ACTIVE.set(again))
+
+    def __exit__(self, *error: object) -> None:
+        _ACTIVE.reset(self._tokens.pop())
+
+
+def recomputed() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What gradient checkpointing runs a layer in, the first time and when it is computed again.
+
+    The backward pass computes the layer outside :func:`capturing`, on a thread of its own on a
+    GPU. Without its capture the keys would have no bias there, and what the reader keeps for its
+    own derivative would be missing.
+    """
+    capture = _ACTIVE.get()
+    return nullcontext(), _Recomputing(None if capture is None else replace(capture, readings=[]))
 
 
 def additive_mask(

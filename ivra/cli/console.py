@@ -1,5 +1,6 @@
 """Where the commands print, and progress bars for the training loop."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def quiet() -> None:
     """Silence progress bars and notices of the libraries underneath."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|captum)\.")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|captum|peft|bitsandbytes)\.")
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

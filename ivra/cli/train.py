@@ -51,7 +51,7 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
         return click.Option([switch, name], default=None, help=field.description)
     if isinstance(default, tuple):
         default = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default)
-    shown = "" if default is None else f"  [default: {default}]"
+    shown = "" if default in (None, "") else f"  [default: {default}]"
     return click.Option(
         [f"--{name.replace('_', '-')}", name],
         type=_kind(field.annotation),

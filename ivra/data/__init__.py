@@ -22,7 +22,7 @@ evidence that is known to the character and that neither a word list nor a posit
 
 from ivra.data.batch import NOWHERE, Answer, Batch, Item, Row, Span, collate
 from ivra.data.builtin import builtin_rows
-from ivra.data.encoding import NO_LABEL, batches, encode_questions, encode_rows
+from ivra.data.encoding import NO_LABEL, batches, cut, encode_questions, encode_rows
 from ivra.data.eraser import document_ids, document_tokens
 from ivra.data.readers import fingerprint, label_names, read_rows
 from ivra.data.tokenizer import builtin_tokenizer
@@ -39,6 +39,7 @@ __all__ = [
     "builtin_rows",
     "builtin_tokenizer",
     "collate",
+    "cut",
     "document_ids",
     "document_tokens",
     "encode_questions",

@@ -166,9 +166,11 @@ def batches(
     *,
     shuffle_seed: int | None = None,
     by_length: bool = False,
+    most_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """Every item once, ``batch_size`` at a time, the last batch possibly smaller.
 
+    With ``most_tokens`` as many at a time as that allows, see :func:`cut`.
     The order is that of ``items``, or a permutation fixed by ``shuffle_seed``. ``by_length``
     puts rows of like length together (longest first, ties in the former order) so that little
     is padded; with ``shuffle_seed`` the batches themselves then come in shuffled order.
@@ -184,10 +186,28 @@ def batches(
         rng.shuffle(order)
     if by_length:
         order.sort(key=lambda i: -len(items[i].input_ids))
-    groups = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    lengths = [len(items[i].input_ids) for i in order]
+    groups = [order[place] for place in cut(lengths, batch_size, most_tokens)]
     if by_length and rng is not None:
         rng.shuffle(groups)
     return (collate([items[i] for i in group], pad_id, padding_side) for group in groups)
+
+
+def cut(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> list[slice]:
+    """Where rows of these lengths, in their order, are cut into batches.
+
+    ``batch_size`` rows each, or with ``most_tokens`` as many as may follow until rows times the
+    longest of them would be more; a row that is longer on its own is a batch on its own.
+    """
+    if most_tokens is None:
+        return [slice(i, i + batch_size) for i in range(0, len(lengths), batch_size)]
+    found, start, longest = [], 0, 0
+    for place, length in enumerate(lengths):
+        longest = max(longest, length)
+        if place > start and (place + 1 - start) * longest > most_tokens:
+            found.append(slice(start, place))
+            start, longest = place, length
+    return [*found, slice(start, len(lengths))] if lengths else []
 
 
 def _check_fast(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -28,7 +28,8 @@ NewStudent = Callable[[int], tuple[Backbone, InterpretableAttention]]
 class StudentPlan(NamedTuple):
     """How students are taught: rows they learn from, passes over them, learning rate of AdamW,
     weight of the divergence between their saliency and the explanation, rows a step, which
-    divergence (see :func:`~ivra.losses.row_divergence`) and the NORM of their saliency."""
+    divergence (see :func:`~ivra.losses.row_divergence`), the NORM of their saliency, and tokens
+    a step in the place of rows."""
 
     rows: int
     epochs: float
@@ -37,6 +38,7 @@ class StudentPlan(NamedTuple):
     batch_size: int
     divergence: str = "kl"
     normaliser: str = "softmax"
+    batch_tokens: int | None = None
 
     @property
     def apart(self) -> RowDivergence:
@@ -131,7 +133,7 @@ def _taught(
 ) -> Backbone:
     student, module = new_student(seed)
     task = student.task
-    encoder = Encoder(student, 0, plan.batch_size)
+    encoder = Encoder(student, 0, plan.batch_size, plan.batch_tokens)
     labels, guides = lessons
     index = {id(item): place for place, item in enumerate(rows)}
 
@@ -149,8 +151,8 @@ def _taught(
             loss = loss + plan.beta * torch.where(given, divergence, 0.0).mean()
         return Objective(loss, {})
 
-    steps = math.ceil(plan.epochs * math.ceil(len(rows) / plan.batch_size))
-    parameters = [*student.parameters(), *([] if guides is None else module.parameters())]
+    steps = math.ceil(plan.epochs * encoder.batches_in(rows))
+    parameters = [*student.learnable, *([] if guides is None else module.parameters())]
     loop = Loop("student", [(parameters, plan.lr)], objective, steps, linear_schedule(steps))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

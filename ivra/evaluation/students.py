@@ -12,7 +12,7 @@ from ivra.evaluation.significance import paired_test
 from ivra.evaluation.simulation import Simulation, StudentPlan, simulation_accuracy
 from ivra.explainers import CONTROLS, Explainer, ModuleExplainer, control
 from ivra.training import Run, read_splits
-from ivra.training.student import new_student
+from ivra.training.student import Newcomers
 
 
 def _plan(run: Run, config: EvalConfig) -> StudentPlan:
@@ -20,11 +20,12 @@ def _plan(run: Run, config: EvalConfig) -> StudentPlan:
     return StudentPlan(
         rows=config.student_rows,
         epochs=config.student_epochs or (30.0 if tiny else 8.0),
-        lr=run.config.student_lr or (1e-3 if tiny else 5e-5),
+        lr=run.config.student_lr or run.config.rate(tiny),
         beta=run.config.student_beta,
         batch_size=run.config.batch_size,
         divergence=run.config.student_divergence,
         normaliser=run.config.saliency_norm,
+        batch_tokens=run.config.batch_tokens,
     )
 
 
@@ -40,7 +41,7 @@ def add_simulation(sheet: Sheet) -> None:
         [*sheet.explainers, *(c for c in controls if c.name not in here)],
         train,
         sheet.items,
-        lambda seed: new_student(run.config, run.backbone, seed),
+        Newcomers(run.config, run.backbone),
         plan,
         [10_000 + config.seed * 1000 + number for number in range(config.students)],
         lambda name, seed: sheet.progress(f"student of {name}"),

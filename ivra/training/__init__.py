@@ -1,6 +1,7 @@
 """Training: the one loop, the two stages, the student, and a run's folder."""
 
-from ivra.training.config import TrainConfig, make_config, read_config
+from ivra.training.config import TrainConfig, make_config
+from ivra.training.config_file import read_config
 from ivra.training.device import environment
 from ivra.training.keeping import Validation
 from ivra.training.loop import (

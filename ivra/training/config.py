@@ -1,12 +1,19 @@
 """The configuration of a training run: flat, named, checked whole before anything starts."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ivra.attention import LEVELS, NORMALISERS, READINGS
+from ivra.backbones import Dtype, Loading, Lora
 from ivra.errors import IvraError, brief, unknown_name
 from ivra.losses import (
     AOPC_BINS,
@@ -57,6 +64,22 @@ class TrainConfig(BaseModel):
     bound: Weights = Field({}, description="of the loss of criteria (constrained): suff=0.05")
     bound_lr: Positive = Field(0.05, description="learning rate of the multipliers (constrained)")
     model: str = Field("tiny-electra", description="tiny-electra, a folder or a hub id")
+    revision: str | None = Field(None, description="branch, tag or commit of the model's hub id")
+    dtype: Dtype = Field("auto", description="of the model's weights: auto = as they are stored")
+    load_in_8bit: StrictBool = Field(False, description="linear layers in 8 bits (bitsandbytes)")
+    load_in_4bit: StrictBool = Field(False, description="linear layers in 4 bits (NF4)")
+    gradient_checkpointing: StrictBool = Field(
+        False, description="compute layers again in the backward pass: less memory, more time"
+    )
+    lora: StrictBool = Field(False, description="train LoRA adapters and the head, not the model")
+    lora_r: Count = Field(8, description="rank of the adapters")
+    lora_alpha: Count = Field(8, description="scale of the adapters, over their rank")
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="dropout before the adapters in stage 1"
+    )
+    target_modules: tuple[str, ...] = Field(
+        (), description="linear layers that get adapters (default: the family's)"
+    )
     data: str = Field("builtin", description="builtin, a file, a folder or a hub data set")
     eval_data: str | None = Field(None, description="rows for validation (default: data's dev)")
     text_column: str | None = Field(None, description="column that holds the text")
@@ -84,6 +107,9 @@ class TrainConfig(BaseModel):
     batching: Literal["shuffled", "by-length"] = Field(
         "shuffled", description="which rows share a step: any, or those of like length (faster)"
     )
+    batch_tokens: Count | None = Field(
+        None, description="at most this many tokens a step, padding counted, instead of rows"
+    )
     gradient_accumulation_steps: Count = Field(
         1, description="batches that a step adds up, one after another"
     )
@@ -99,7 +125,7 @@ class TrainConfig(BaseModel):
         None, description="epochs of stage 1 (default: 3, or 24 for a tiny model)"
     )
     finetune_lr: Positive | None = Field(
-        None, description="learning rate of stage 1 (default: 5e-5, or 1e-3 for a tiny model)"
+        None, description="learning rate of stage 1 (default: 5e-5, 2e-4 with lora, 1e-3 if tiny)"
     )
 
     finetune_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
@@ -154,7 +180,7 @@ class TrainConfig(BaseModel):
     student_rows: Count = Field(500, description="rows that sim's students learn from")
     student_lr: Positive | None = Field(
         None,
-        description="learning rate of sim's students (default: 5e-5, or 1e-3 for a tiny model)",
+        description="learning rate of sim's students (default: 5e-5, 2e-4 with lora, 1e-3 if tiny)",
     )
     student_life: Count = Field(
         480, description="steps after which one of sim's students starts anew"
@@ -175,7 +201,7 @@ class TrainConfig(BaseModel):
     def _from_pairs(cls, value: object) -> object:
         return numbers_of(value)
 
-    @field_validator("levels", "bins", "init_module", mode="before")
+    @field_validator("levels", "bins", "init_module", "target_modules", mode="before")
     @classmethod
     def _from_commas(cls, value: object) -> object:
         return (
@@ -241,6 +267,39 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _model_can_be_loaded(self) -> "TrainConfig":
+        if self.load_in_8bit and self.load_in_4bit:
+            raise IvraError("load_in_8bit and load_in_4bit are both set: expected one of them")
+        if (self.load_in_8bit or self.load_in_4bit) and not self.lora:
+            name = "load_in_8bit" if self.load_in_8bit else "load_in_4bit"
+            raise IvraError(
+                f"{name} without lora: quantised weights cannot be trained: add lora, whose "
+                "adapters can"
+            )
+        for name in () if self.lora else ("lora_r", "lora_alpha", "lora_dropout", "target_modules"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                shown = ",".join(value) if isinstance(value, tuple) else value
+                raise IvraError(f"{name} is {shown} without lora: add lora, or leave {name} out")
+        return self
+
+    @property
+    def loading(self) -> Loading:
+        """How the model is brought into memory."""
+        lora = Lora(self.lora_r, self.lora_alpha, self.lora_dropout, self.target_modules)
+        return Loading(
+            revision=self.revision,
+            dtype=self.dtype,
+            bits=8 if self.load_in_8bit else 4 if self.load_in_4bit else None,
+            lora=lora if self.lora else None,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+
+    def rate(self, tiny: bool) -> float:
+        """The learning rate of a model that learns the task, where none is set."""
+        return 1e-3 if tiny else 2e-4 if self.lora else 5e-5
+
     @property
     def preferences(self) -> tuple[str, ...]:
         """The criteria among which the module shall know every trade-off."""
@@ -305,9 +364,10 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
     for key in values:
         if key not in TrainConfig.model_fields:
             raise unknown_name(f"key in {where}", str(key), list(TrainConfig.model_fields))
-        flag = TrainConfig.model_fields[key].annotation is bool
-        if isinstance(values[key], bool) and not flag:  # which pydantic would read as 0 or 1
-            raise IvraError(f"{where}: {key} is {values[key]}: expected no true or false")
+        is_switch = TrainConfig.model_fields[key].annotation is bool
+        if isinstance(values[key], bool) != is_switch:  # which pydantic would read as 0 or 1
+            expected = "true or false" if is_switch else "no true or false"
+            raise IvraError(f"{where}: {key} is {values[key]}: expected {expected}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -319,40 +379,3 @@ def make_config(values: dict[str, object], where: str = "configuration") -> Trai
         raise IvraError(
             f"{where}: {name} is {brief(first['input'])}: {first['msg'].lower()}"
         ) from error
-
-
-def read_config(path: str | Path) -> dict[str, object]:
-    """The keys of a YAML file, unchecked.
-
-    Raises:
-        IvraError: no such file, not YAML, or not a mapping; with the line where it is known.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise IvraError(f"cannot read {path}: {error}: expected a YAML file") from error
-    try:
-        values = yaml.safe_load(text)
-        twice = _twice(yaml.compose(text, yaml.SafeLoader))
-    except RecursionError as error:
-        raise IvraError(f"{path}: nested too deep: expected 'key: value' lines") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise IvraError(f"{path}{line}: {problem}: expected 'key: value' lines") from error
-    if not isinstance(values, dict):
-        raise IvraError(f"{path}: expected 'key: value' lines, got {type(values).__name__}")
-    if twice is not None:
-        raise IvraError(f"{path}:{twice[1]}: the key '{twice[0]}' stands twice: leave one of them")
-    return values
-
-
-def _twice(root: yaml.Node | None) -> tuple[str, int] | None:
-    """The first key of a mapping that stood before, and its line."""
-    seen: set[str] = set()
-    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
-        if str(key.value) in seen:
-            return str(key.value), key.start_mark.line + 1
-        seen.add(str(key.value))
-    return None

@@ -43,7 +43,14 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
     task = task_of(splits.train, config)
     labels = labels_of(splits.train, config.data, task)
     _check_criteria(config, task)
-    backbone = load_backbone(config.model, labels, tasks=(task,), seed=config.seed).to(where)
+    backbone = load_backbone(
+        config.model,
+        labels,
+        tasks=(task,),
+        seed=config.seed,
+        loading=config.loading,
+        device=where,
+    )
     encoder = encoder_of(backbone, config)
     train, valid = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -321,11 +321,12 @@ def _named(batch: Batch) -> str:
     return f"batch of rows {', '.join(ids[:NAMED])}{more}"
 
 
-def trainable(module: nn.Module, wanted: bool) -> list[nn.Parameter]:
+def trainable(parameters: Iterable[nn.Parameter], wanted: bool) -> list[nn.Parameter]:
     """Switch the gradient of all parameters on or off; the list of those that now have one."""
-    for parameter in module.parameters():
+    parameters = list(parameters)
+    for parameter in parameters:
         parameter.requires_grad_(wanted)
-    return list(module.parameters()) if wanted else []
+    return parameters if wanted else []
 
 
 def linear_schedule(steps: int, warmup: float = 0.1) -> Callable[[int], float]:

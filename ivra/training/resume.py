@@ -8,7 +8,8 @@ from typing import Any
 from ivra.errors import IvraError
 from ivra.storage import locked, remove_whole
 from ivra.training.checkpoint import FOLDER, Checkpoint, load_checkpoint, parse_every
-from ivra.training.config import TrainConfig, make_config, read_config
+from ivra.training.config import TrainConfig, make_config
+from ivra.training.config_file import read_config
 from ivra.training.devices import is_main
 from ivra.training.lesson import read_lesson
 from ivra.training.log import LOG, cut_log

@@ -5,12 +5,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,8 +20,10 @@ from ivra.attention import AttentionSizes, InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
 from ivra.errors import IvraError, first_line
 from ivra.storage import current, replace_together, write_json_atomic, write_text_atomic
+from ivra.tasks import Task
 from ivra.training.checksums import check_weights, write_checksums
-from ivra.training.config import TrainConfig, make_config, read_config
+from ivra.training.config import TrainConfig, make_config
+from ivra.training.config_file import read_config
 from ivra.training.device import usable_device
 from ivra.training.task import Encoder, encoder_of
 
@@ -123,8 +126,9 @@ def save_weights(
 ) -> None:
     """The module's shape and weights and, if given, the model they belong to, in one step.
 
-    The model stands in each of ``folders`` with its tokenizer, readable by transformers alone. A
-    kill at any moment leaves what was there or all that is new; so do an error and an interrupt.
+    The model (or its adapters) stands in each of ``folders`` with its tokenizer, see
+    :meth:`Backbone.save_pretrained`. A kill at any moment leaves what was there or all that is
+    new; so do an error and an interrupt.
     """
     with one_line(f"cannot save the weights to {path}"), replace_together(path) as staged:
         write_json_atomic(staged / MODULE, module.config())
@@ -132,8 +136,7 @@ def save_weights(
         save_file(tensors, staged / WEIGHTS)
         if backbone is not None:
             for folder in folders:
-                backbone.model.save_pretrained(staged / folder)
-                backbone.tokenizer.save_pretrained(staged / folder)
+                backbone.save_pretrained(staged / folder)
         for weights in staged.rglob("*.safetensors"):  # for the owner alone, whatever the umask
             shutil.copymode(staged / MODULE, weights)
         write_checksums(staged, path)
@@ -149,18 +152,22 @@ def save_record(path: Path, record: dict[str, object]) -> None:
     write_json_atomic(path / RECORD, record)
 
 
-def load_run(path: str | Path = "runs/latest", device: str = "cpu") -> Run:
+def load_run(path: str | Path = "runs/latest", device: str = "cpu", *, merge: bool = False) -> Run:
     """Read a run back, onto ``device`` as PyTorch names it.
 
+    Adapters are put on the base that the run names, as it was loaded to train them. With
+    ``merge`` they become part of its weights, which are not quantised then: an ordinary model
+    with the same logits, up to rounding, whose ``save_pretrained`` needs neither peft nor the base.
+
     Raises:
-        IvraError: no folder there, one without configuration, model or weights, or a device that
-            cannot be used.
+        IvraError: no folder there, one without configuration, model, head or weights, a base that
+            is not there any more, or a device that cannot be used.
     """
     where = usable_device(device)
     folder = _run_folder(Path(path))
     check_weights(folder)
     config = make_config(read_config(folder / CONFIG), str(folder / CONFIG))
-    backbone = load_backbone(str(current(folder, MODEL)), None, tasks=config.tasks).to(where)
+    backbone = _load_model(current(folder, MODEL), config, config.tasks, where, merge)
     module = _load_module(folder).to(where)
     record = _read_json(folder / RECORD) if (folder / RECORD).exists() else {}
     return Run(folder, config, backbone.eval(), module, record)
@@ -206,8 +213,24 @@ def load_plain(run: Run) -> Backbone | None:
     plain = current(run.path, PLAIN)
     if not plain.is_dir():
         return None
-    backbone = load_backbone(str(plain), None, tasks=(run.backbone.task,))
-    return backbone.to(run.backbone.device).eval()
+    if run.backbone.adapter is not None:
+        return run.backbone.sibling(0, plain)
+    merge = run.config.lora
+    return _load_model(plain, run.config, (run.backbone.task,), run.backbone.device, merge).eval()
+
+
+def _load_model(
+    folder: Path, config: TrainConfig, tasks: Sequence[Task], device: torch.device, merge: bool
+) -> Backbone:
+    """A model as it was trained; no part of it is drawn anew."""
+    loading = replace(config.loading, revision=None, lora=None, merge=merge)
+    backbone = load_backbone(str(folder), None, tasks=tasks, loading=loading, device=device)
+    if backbone.head_is_new:
+        raise IvraError(
+            f"{folder} lacks the weights of its head, which would be drawn anew: the run is "
+            "damaged, train it again"
+        )
+    return backbone
 
 
 def _load_module(folder: Path) -> InterpretableAttention:

@@ -21,6 +21,8 @@ from ivra.training.state import State, copy_into, load_optimizer_state, optimize
 from ivra.training.stream import Endless
 
 DIFFERENCE_STEP = 0.01
+COARSE_STEP = 0.2
+"""The same where a pass rounds (:attr:`Backbone.rounds`), which drowns a shorter step."""
 CLIP = 1.0
 """Longest gradient of a step of the student's."""
 
@@ -32,10 +34,11 @@ class ScaffoldedStudent:
     """A classifier with an attention module of its own, trained on the teacher's word.
 
     Its loss on a study batch is ``CE(S(x), y_hat) + beta D(r, r*)`` (IvRA eq. 7), mean over
-    rows, with ``r`` the teacher's saliency, ``r*`` its own and all its weights and coefficients
-    moving: by AdamW, as those move that simulation accuracy is measured with. After ``life`` steps
-    a fresh student takes its place, so that the teacher learns to teach beginners and advanced
-    ones. It runs without dropout, so that the passes of a difference see one function.
+    rows, with ``r`` the teacher's saliency, ``r*`` its own and all that it can learn moving
+    (:attr:`Backbone.learnable` and its coefficients): by AdamW, as those move that simulation
+    accuracy is measured with. After ``life`` steps a fresh student takes its place, so that the
+    teacher learns to teach beginners and advanced ones. It runs without dropout, so that the passes
+    of a difference see one function.
 
     Args:
         fresh: makes the students.
@@ -72,7 +75,7 @@ class ScaffoldedStudent:
         self.backbone = backbone.eval()
         self._number += 1
         self._age = 0
-        self._parameters = [*self.backbone.parameters(), *self.module.parameters()]
+        self._parameters = [*self.backbone.learnable, *self.module.parameters()]
         for parameter in self._parameters:
             parameter.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(self._parameters, lr=self.rate, weight_decay=0.0)
@@ -180,12 +183,13 @@ class ScaffoldedStudent:
     @torch.no_grad()
     def _difference_slope(self, batch: Batch, direction: list[Tensor]) -> tuple[Saliency, Tensor]:
         norm = max(_norm(direction), 1e-30)
+        step = COARSE_STEP if self.backbone.rounds else DIFFERENCE_STEP
         ends = []
         for sign in (1, -1):
-            with self._moved(direction, sign * DIFFERENCE_STEP / norm):
+            with self._moved(direction, sign * step / norm):
                 ends.append(self._read(batch)[1])
         forward, backward = ends
-        return (forward + backward) / 2, (forward - backward) * norm / (2 * DIFFERENCE_STEP)
+        return (forward + backward) / 2, (forward - backward) * norm / (2 * step)
 
     def _exact_slope(self, batch: Batch, direction: list[Tensor]) -> tuple[Saliency, Tensor]:
         """``J v`` as the derivative of ``J' w`` in ``w``: double backward, by plain attention."""

@@ -39,7 +39,7 @@ from ivra.training.loop import (
 from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
 from ivra.training.state import State
 from ivra.training.stream import endless
-from ivra.training.student import new_student
+from ivra.training.student import Newcomers
 from ivra.training.task import Encoder
 
 
@@ -51,7 +51,7 @@ def accuracy(
     gold answers (SQuAD's exact match)."""
     items = encoder.ordered(items)
     own = encoder.own_batches(items, devices)
-    said = [(places, batch, backbone.encode(batch).logits) for places, batch in own]
+    said = ((places, batch, backbone.encode(batch).logits) for places, batch in own)
     return _share_right(backbone, items, said, devices)
 
 
@@ -130,7 +130,7 @@ def finetune(
     loop = Loop(
         stage="finetune",
         groups=[
-            (trainable(backbone, True), config.finetune_lr or (1e-3 if config.is_tiny else 5e-5))
+            (trainable(backbone.learnable, True), config.finetune_lr or config.rate(config.is_tiny))
         ],
         objective=objective,
         steps=steps,
@@ -220,9 +220,9 @@ class CriteriaStage:
         loop = Loop(
             stage="criteria",
             groups=[
-                (trainable(self.module, config.train != "backbone"), config.lr),
-                (trainable(self.backbone, self.trains_backbone), config.backbone_lr),
-                (trainable(self.mixer, True), config.lr),
+                (trainable(self.module.parameters(), config.train != "backbone"), config.lr),
+                (trainable(self.backbone.learnable, self.trains_backbone), config.backbone_lr),
+                (trainable(self.mixer.parameters(), True), config.lr),
             ],
             objective=self._objective,
             steps=steps,
@@ -279,7 +279,7 @@ class CriteriaStage:
     def _new_mixer(self) -> Mixer:
         """The task's loss is compared with the criteria where ``combine_on`` is all."""
         module = list(self.module.parameters()) if self.config.train != "backbone" else []
-        backbone = list(self.backbone.parameters()) if self.trains_backbone else []
+        backbone = self.backbone.learnable if self.trains_backbone else []
         weights = {TASK: 1.0} if self.trains_backbone else {}
         weights |= self.weights
         if module and self.config.combine_on == "module":
@@ -325,7 +325,7 @@ class CriteriaStage:
         ]
         score = sum(signed) if signed else None
         if self.trains_backbone:
-            right = _share_right(self.backbone, items, said, self.devices)
+            right = _share_right(self.backbone, items, iter(said), self.devices)
             means[self.task.measure] = right
             score = None if score is None else score + right
         return Validation(score, means)
@@ -349,16 +349,18 @@ class CriteriaStage:
         study, self.train = self.train[:count], self.train[count:]
         batches = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
 
+        newcomers = Newcomers(config, self.backbone)
+
         def fresh(place: int, number: int) -> tuple[Backbone, InterpretableAttention]:
             order = number * config.student_count + place
-            return new_student(config, self.backbone, config.seed + 1 + 1000 * order)
+            return newcomers(config.seed + 1 + 1000 * order)
 
         return StudentsInTurn(
             [
                 ScaffoldedStudent(
                     fresh=partial(fresh, place),
                     study=batches,
-                    rate=config.student_lr or (1e-3 if config.student_is_tiny else 5e-5),
+                    rate=config.student_lr or config.rate(config.student_is_tiny),
                     beta=config.student_beta,
                     life=config.student_life,
                     divergence=row_divergence(config.student_divergence, config.saliency_norm),

@@ -1,5 +1,7 @@
 """Fresh students: untaught models of the teacher's shape, with an attention module of their own."""
 
+from dataclasses import replace
+
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
 from ivra.training.config import TrainConfig
@@ -7,24 +9,50 @@ from ivra.training.config import TrainConfig
 STUDENT_LEVELS = ("head", "layer")
 
 
-def new_student(
-    config: TrainConfig, teacher: Backbone, seed: int
-) -> tuple[Backbone, InterpretableAttention]:
-    """A student model that has not seen the task, and its module.
+class Newcomers:
+    """Makes students that have not seen the task, each from a seed of its own.
 
-    It starts from ``config.student``, or from what the teacher started from. A checkpoint whose
-    head is already trained would know the answers, so only its architecture is taken then, with
-    weights drawn from ``seed``.
+    A student starts from ``config.student``, or from what the teacher started from. A checkpoint
+    whose head is already trained would know the answers, so only its architecture is taken then,
+    with weights drawn from the seed.
+
+    Where the teacher has adapters a student is the same base with adapters and a head of its own:
+    the base is in memory once for the teacher and all students. So it is for all students that
+    start from another model with adapters.
     """
-    source = config.student or config.model
-    tasks = (teacher.task,)
-    backbone = load_backbone(source, teacher.labels, tasks=tasks, seed=seed)
-    if not backbone.head_is_new:
-        backbone = load_backbone(
-            source, teacher.labels, tasks=tasks, seed=seed, random_weights=True
+
+    def __init__(self, config: TrainConfig, teacher: Backbone) -> None:
+        self._config = config
+        self._teacher = teacher
+        other = config.student not in (None, config.model)
+        self._loading = replace(config.loading, revision=None) if other else config.loading
+        self._base = None if other or teacher.adapter is None else teacher
+
+    def __call__(self, seed: int) -> tuple[Backbone, InterpretableAttention]:
+        """The student drawn from ``seed``, and its module."""
+        backbone = self._model(seed)
+        module = InterpretableAttention(
+            backbone.sizes, STUDENT_LEVELS, "gains", saliency_norm=self._config.saliency_norm
         )
-    backbone = backbone.to(teacher.device)
-    module = InterpretableAttention(
-        backbone.sizes, STUDENT_LEVELS, "gains", saliency_norm=config.saliency_norm
-    )
-    return backbone, module.to(teacher.device)
+        return backbone, module.to(self._teacher.device)
+
+    def _model(self, seed: int) -> Backbone:
+        if self._base is not None:
+            return self._base.sibling(seed)
+        backbone = self._loaded(seed)
+        if backbone.adapter is not None:
+            self._base = backbone
+            return backbone.sibling(seed)
+        return backbone if backbone.head_is_new else self._loaded(seed, random_weights=True)
+
+    def _loaded(self, seed: int, random_weights: bool = False) -> Backbone:
+        config, teacher = self._config, self._teacher
+        return load_backbone(
+            config.student or config.model,
+            teacher.labels,
+            tasks=(teacher.task,),
+            seed=seed,
+            random_weights=random_weights,
+            loading=self._loading,
+            device=teacher.device,
+        )

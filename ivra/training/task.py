@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ivra.backbones import Backbone
-from ivra.data import Batch, Item, Row, batches, collate, label_names, read_rows
+from ivra.data import Batch, Item, Row, batches, collate, cut, label_names, read_rows
 from ivra.errors import IvraError
 from ivra.tasks import QuestionAnswering, Task
 from ivra.training.config import TrainConfig
@@ -120,6 +120,7 @@ class Encoder:
     backbone: Backbone
     max_length: int
     batch_size: int
+    batch_tokens: int | None = None
     by_length: bool = False
 
     def items(self, rows: Sequence[Row], *, labelled: bool = True) -> list[Item]:
@@ -161,16 +162,34 @@ class Encoder:
         return sorted(items, key=lambda item: -len(item.input_ids))
 
     def batches(self, items: Sequence[Item], shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Padded batches on the backbone's device, shuffled if a seed is given."""
+        """Padded batches on the backbone's device, shuffled if a seed is given.
+
+        Those of a number of tokens hold rows of like length where they are shuffled.
+        """
+        alike = self.by_length or self.batch_tokens is not None
         found = batches(
             items,
             self.batch_size,
             self.backbone.pad_id,
             self.backbone.padding_side,
             shuffle_seed=shuffle_seed,
-            by_length=self.by_length and shuffle_seed is not None,
+            by_length=shuffle_seed is not None
+            and (self.by_length or self.batch_tokens is not None),
+            most_tokens=self.batch_tokens,
         )
         return (batch.to(self.backbone.device) for batch in found)
+
+    def rows_of_batches(self, items: Sequence[Item]) -> list[int]:
+        """How many rows each batch of an epoch of ``items`` has, however they are shuffled."""
+        lengths = [len(item.input_ids) for item in items]
+        if self.batch_tokens is not None:
+            lengths.sort(reverse=True)
+        places = cut(lengths, self.batch_size, self.batch_tokens)
+        return [len(lengths[place]) for place in places]
+
+    def batches_in(self, items: Sequence[Item]) -> int:
+        """How many batches that are."""
+        return len(self.rows_of_batches(items))
 
     def own_batches(
         self, items: Sequence[Item], devices: Devices
@@ -207,8 +226,7 @@ class Shared:
         rows, least = len(items), self.devices.count
         if rows < least:
             raise IvraError(f"{rows} rows for {least} processes: expected one for each at least")
-        full, rest = divmod(rows, self._wide.batch_size)
-        return full + (rest >= least)
+        return sum(count >= least for count in self._wide.rows_of_batches(items))
 
     def batches(self, items: Sequence[Item], shuffle_seed: int) -> Iterator[Batch]:
         """The rows of every step of an epoch, of all processes.
@@ -238,10 +256,12 @@ class Shared:
     @property
     def _wide(self) -> Encoder:
         parts = self.devices.count * self.accumulation
-        return replace(self.encoder, batch_size=self.encoder.batch_size * parts)
+        encoder = self.encoder
+        tokens = None if encoder.batch_tokens is None else encoder.batch_tokens * parts
+        return replace(encoder, batch_size=encoder.batch_size * parts, batch_tokens=tokens)
 
 
 def encoder_of(backbone: Backbone, config: TrainConfig) -> Encoder:
     """Rows and batches as ``config`` has them."""
     by_length = config.batching == "by-length"
-    return Encoder(backbone, config.max_length, config.batch_size, by_length)
+    return Encoder(backbone, config.max_length, config.batch_size, config.batch_tokens, by_length)

@@ -187,12 +187,16 @@ class Training:
     def _take_weights(self) -> None:
         """What stage 1 made of the model; into its own memory, where sums have the same order."""
         check_weights(self.path)
-        saved = load_backbone(str(current(self.path, MODEL)), None, tasks=self.config.tasks)
+        folder = current(self.path, MODEL)
+        self.backbone.head_is_new = False
+        if self.backbone.adapter is not None:
+            self.backbone.load_adapter(folder)
+            return
+        saved = load_backbone(str(folder), None, tasks=self.config.tasks)
         try:
             copy_into(list(self.backbone.parameters()), list(saved.parameters()))
         except ValueError as error:
             raise misfit(error) from error
-        self.backbone.head_is_new = False
 
     def run(self) -> Run:
         """All that is left to do."""
@@ -236,6 +240,7 @@ class Training:
                 versions=versions(),
                 environment=environment(self.backbone),
                 labels=list(self.backbone.labels),
+                **self._base(),
                 data=self.data,
                 task=self.backbone.task.name,
                 **{self.backbone.task.measure: self._shares()},
@@ -277,6 +282,11 @@ class Training:
 
     def _shares(self) -> dict[str, object]:
         return {"before": self.before, "after": self.after, "split": "valid"}
+
+    def _base(self) -> dict[str, object]:
+        """What the adapters of the run adapt, where it has some."""
+        base = self.backbone.base
+        return {} if base is None else {"base": base._asdict()}
 
     def _finetune(self) -> Outcome:
         return finetune(

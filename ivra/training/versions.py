@@ -5,7 +5,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ivra.version import __version__
 
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn", "captum", "datasets")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "bitsandbytes",
+    "numpy",
+    "scikit-learn",
+    "captum",
+    "datasets",
+)
 
 
 def versions() -> dict[str, str]:

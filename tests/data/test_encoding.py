@@ -1,6 +1,7 @@
 """Rows as tokens under three kinds of tokenizer: explainable, word, offsets, rationale."""
 
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ivra.data import Row, batches, builtin_tokenizer, collate, encode_rows
+from ivra.data import Row, batches, builtin_tokenizer, collate, cut, encode_rows
 from ivra.data.batch import Item
 from ivra.errors import IvraError
 
@@ -291,6 +292,31 @@ def test_batches_by_length_pad_little_even_when_shuffled() -> None:
     items = items_of_lengths([1, 9] * 8)
     for batch in batches(items, 4, 0, "left", shuffle_seed=1, by_length=True):
         assert batch.attention_mask.all()
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), max_size=40),
+    most=st.integers(1, 100),
+    rows=st.integers(1, 9),
+)
+def test_rows_are_cut_where_the_next_would_be_too_much(
+    lengths: list[int], most: int, rows: int
+) -> None:
+    groups = [lengths[place] for place in cut(lengths, rows, most)]
+    assert [length for group in groups for length in group] == lengths
+    for group, after in zip_longest(groups, groups[1:]):
+        assert len(group) * max(group) <= most or len(group) == 1
+        if after is not None:
+            assert (len(group) + 1) * max(*group, after[0]) > most
+    by_rows = [lengths[place] for place in cut(lengths, rows)]
+    assert [length for group in by_rows for length in group] == lengths
+    assert all(len(group) == rows for group in by_rows[:-1])
+
+
+def test_batches_of_a_number_of_tokens_hold_no_more_padding_counted() -> None:
+    items = items_of_lengths([1, 9, 2, 8, 30, 1])  # and two special tokens each
+    found = list(batches(items, 99, 0, "right", most_tokens=22))
+    assert [tuple(batch.input_ids.shape) for batch in found] == [(2, 11), (2, 10), (1, 32), (1, 3)]
 
 
 def test_batches_check_their_arguments_at_once() -> None:

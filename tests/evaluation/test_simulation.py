@@ -13,7 +13,7 @@ from ivra.data import Batch, Item
 from ivra.evaluation import Simulation, StudentPlan, predict, simulation_accuracy
 from ivra.explainers import MarkedTokens, RandomScores, UntrainedExplainer
 from ivra.training import Encoder, TrainConfig, read_splits
-from ivra.training.student import new_student
+from ivra.training.student import Newcomers
 
 PLAN = StudentPlan(rows=32, epochs=1.0, lr=1e-3, beta=1.0, batch_size=16)
 SEEDS = (11, 12)
@@ -29,7 +29,7 @@ def rows(electra: Backbone) -> tuple[list[Item], list[Item]]:
 
 
 def fresh(teacher: Backbone, seed: int) -> Student:
-    return new_student(TrainConfig(), teacher, seed)
+    return Newcomers(TrainConfig(), teacher)(seed)
 
 
 def test_students_of_one_seed_start_alike_and_see_the_same_rows_in_the_same_order(

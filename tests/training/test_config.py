@@ -114,6 +114,62 @@ def test_numbers_that_are_not_finite_do_not_fit(key: str, value: float) -> None:
     assert key in message_of(**{key: value})
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"lora": 1}, "configuration: lora is 1: expected true or false"),
+        ({"lora": "yes"}, "configuration: lora is yes: expected true or false"),
+        ({"load_in_8bit": None}, "configuration: load_in_8bit is None: expected true or false"),
+        ({"lora_r": True}, "configuration: lora_r is True: expected no true or false"),
+        (
+            {"lora": True, "lora_r": 0},
+            "configuration: lora_r is 0: input should be greater than or equal to 1",
+        ),
+        (
+            {"lora": True, "lora_dropout": 1},
+            "configuration: lora_dropout is 1: input should be less than 1",
+        ),
+        (
+            {"dtype": "int8"},
+            "configuration: dtype is 'int8': input should be 'auto', 'float32', 'bfloat16' or "
+            "'float16'",
+        ),
+        (
+            {"lora": True, "load_in_8bit": True, "load_in_4bit": True},
+            "load_in_8bit and load_in_4bit are both set: expected one of them",
+        ),
+        (
+            {"load_in_8bit": True},
+            "load_in_8bit without lora: quantised weights cannot be trained: add lora, whose "
+            "adapters can",
+        ),
+        (
+            {"load_in_4bit": True},
+            "load_in_4bit without lora: quantised weights cannot be trained: add lora, whose "
+            "adapters can",
+        ),
+        ({"lora_r": 16}, "lora_r is 16 without lora: add lora, or leave lora_r out"),
+        (
+            {"target_modules": "q_proj, v_proj"},
+            "target_modules is q_proj,v_proj without lora: add lora, or leave target_modules out",
+        ),
+        (
+            {"batch_tokens": 0},
+            "configuration: batch_tokens is 0: input should be greater than or equal to 1",
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_model_cannot_be_loaded_with(values: dict[str, object], expected: str) -> None:
+    assert message_of(**values) == expected
+
+
+def test_switches_are_true_or_false() -> None:
+    config = make_config({"lora": True, "load_in_4bit": True, "gradient_checkpointing": False})
+    assert (config.lora, config.load_in_4bit, config.gradient_checkpointing) == (True, True, False)
+    assert not make_config({}).lora
+
+
 def test_commas_are_lists() -> None:
     config = make_config({"levels": "layer,value", "bins": "10,20.5"})
     assert config.levels == ("layer", "value")

@@ -299,7 +299,10 @@ def test_endless_goes_through_epoch_after_epoch() -> None:
 
 def test_trainable_switches_gradients_and_lists_what_has_one() -> None:
     layer = nn.Linear(2, 2)
-    assert trainable(layer, False) == []
+    assert trainable(layer.parameters(), False) == []
     assert not layer.weight.requires_grad
-    assert [id(p) for p in trainable(layer, True)] == [id(layer.weight), id(layer.bias)]
+    assert [id(p) for p in trainable(layer.parameters(), True)] == [
+        id(layer.weight),
+        id(layer.bias),
+    ]
     assert layer.bias.requires_grad
