@@ -19,6 +19,7 @@ from ivra.attention.normalisers import (
     masked_sparsemax,
     normaliser,
 )
+from ivra.attention.preference import Preference, Shifted
 from ivra.attention.reading import LayerInputs, LayerReader, LayerReading
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "LayerInputs",
     "LayerReader",
     "LayerReading",
+    "Preference",
+    "Shifted",
     "masked_entmax15",
     "masked_softmax",
     "masked_sparsemax",

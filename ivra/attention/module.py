@@ -4,13 +4,15 @@ Xie, Vosoughi & Hassanpour 2024 (IvRA), equations 1-5; with the head level alone
 explainer of Fernandes et al. 2022 (SMaT), equation 11.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from ivra.attention.normalisers import normaliser
+from ivra.attention.preference import Preference, Shifted
 from ivra.attention.reading import LayerInputs, LayerReading
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
@@ -96,6 +98,8 @@ class InterpretableAttention(nn.Module):
         coefficients_norm: ``softmax | sparsemax | entmax15`` of the coefficients (unused by
             ``gains``).
         saliency_norm: the final map onto the simplex.
+        preferences: criteria; every coefficient is then ``base + sum_c p_c delta_c`` of a
+            preference ``p`` over them (see :meth:`prefer`), uniform at the start.
 
     Raises:
         IvraError: unknown level, reading or normaliser, or the value level with ``literal``
@@ -109,6 +113,7 @@ class InterpretableAttention(nn.Module):
         reading: str = "gains",
         coefficients_norm: str = "softmax",
         saliency_norm: str = "softmax",
+        preferences: Sequence[str] = (),
     ) -> None:
         super().__init__()
         for level in levels:
@@ -141,6 +146,24 @@ class InterpretableAttention(nn.Module):
             self.value = nn.Parameter(torch.zeros(c, n, h, dv))
         if reading == "gains" and levels:
             self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.preferences = tuple(preferences)
+        if self.preferences:
+            self.preference = Preference(self.preferences)
+            for name, parameter in list(self.named_parameters()):
+                register_parametrization(self, name, Shifted(parameter, self.preference))
+
+    def prefer(self, shares: Mapping[str, float] | None = None) -> None:
+        """Explain by the trade-off ``shares``, divided by their sum; uniform without.
+
+        Raises:
+            IvraError: shares that do not fit, or of a module that was built without preferences.
+        """
+        if not self.preferences:
+            raise IvraError(
+                "the module knows one trade-off only: expected a run that was trained with "
+                "--combine preference, or no preference"
+            )
+        self.preference.set(dict.fromkeys(self.preferences, 1.0) if shares is None else shares)
 
     def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
         """Equations 1, 2 and 4 of one layer, and its share of the value level."""
@@ -256,4 +279,5 @@ class InterpretableAttention(nn.Module):
             "reading": self.reading,
             "coefficients_norm": self.coefficients_norm,
             "saliency_norm": self.saliency_norm,
+            "preferences": list(self.preferences),
         }

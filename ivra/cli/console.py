@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,7 +16,8 @@ from rich.progress import (
 from transformers.utils import logging as transformers_logging
 
 from ivra.errors import IvraError
-from ivra.training import Hooks
+from ivra.training import Hooks, Run
+from ivra.training.config import numbers_of
 
 console = Console()
 messages = Console(stderr=True)
@@ -33,6 +35,29 @@ def quiet() -> None:
 def comma_separated(text: str) -> tuple[str, ...]:
     """The names of ``"a, b"``; empty ones are left out."""
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+PREFERENCE = "how much each criterion counts, of a run of --combine preference"
+
+
+def preference(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> dict[str, float] | None:
+    """The numbers of ``comp=0.7,suff=0.3``."""
+    found = numbers_of(text)
+    if not isinstance(found, dict):
+        return None
+    try:
+        return {name: float(value) for name, value in found.items()}
+    except ValueError as error:
+        raise IvraError(
+            f"--preference {text}: expected numbers, as in comp=0.7,suff=0.3"
+        ) from error
+
+
+def preferring(run: Run, shares: dict[str, float] | None) -> Run:
+    """``run`` explaining by ``shares``, or as it is without."""
+    return run if shares is None else run.preferring(shares)
 
 
 def different_files(**paths: str | None) -> None:

@@ -6,7 +6,16 @@ import click
 
 from ivra.api import check_eraser, explain, export_eraser, write_report
 from ivra.cli.aopc import aopc_options, chosen_aopc
-from ivra.cli.console import comma_separated, console, different_files, messages, quiet
+from ivra.cli.console import (
+    PREFERENCE,
+    comma_separated,
+    console,
+    different_files,
+    messages,
+    preference,
+    preferring,
+    quiet,
+)
 from ivra.errors import IvraError
 from ivra.evaluation import BASELINES, METRICS, TOKEN_BUDGET, EvalConfig, evaluate
 from ivra.explainers import BATCH_TOKENS, CONTROLS
@@ -57,6 +66,7 @@ EXAMPLES = 12
 @click.option(
     "--seed", default=0, show_default=True, help="seed of students, random scores, resamples"
 )
+@click.option("--preference", callback=preference, metavar="CRITERION=NUMBER,...", help=PREFERENCE)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
 @aopc_options
 @click.option(
@@ -90,6 +100,7 @@ def eval_command(
     recall_k: str,
     resamples: int,
     seed: int,
+    preference: dict[str, float] | None,
     device: str,
     token_budget: int,
     explain_batch_tokens: int,
@@ -119,9 +130,10 @@ def eval_command(
         aopc=chosen_aopc(click.get_current_context()),
         token_budget=token_budget,
         explain_batch_tokens=explain_batch_tokens,
+        preference=preference,
     )
     quiet()
-    loaded = load_run(run, device)
+    loaded = preferring(load_run(run, device), preference)
     if eraser_path is not None:
         check_eraser(loaded)
     with messages.status("reading rows") as status:

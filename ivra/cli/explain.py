@@ -5,7 +5,15 @@ from collections.abc import Callable
 import click
 
 from ivra.api import explain, write_report
-from ivra.cli.console import comma_separated, console, different_files, quiet
+from ivra.cli.console import (
+    PREFERENCE,
+    comma_separated,
+    console,
+    different_files,
+    preference,
+    preferring,
+    quiet,
+)
 from ivra.data import Row
 from ivra.errors import IvraError
 from ivra.explainers import BATCH_TOKENS, ModuleExplainer, check_explainers
@@ -62,6 +70,7 @@ def given_rows(
     show_default=True,
     help="tokens of a batch of an explainer, its copies of rows included",
 )
+@click.option("--preference", callback=preference, metavar="CRITERION=NUMBER,...", help=PREFERENCE)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False), help="write a page")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False), help="write the numbers")
@@ -74,6 +83,7 @@ def explain_command(
     rows: int | None,
     explainers: str,
     explain_batch_tokens: int,
+    preference: dict[str, float] | None,
     device: str,
     html_path: str | None,
     json_path: str | None,
@@ -86,7 +96,9 @@ def explain_command(
     names = comma_separated(explainers)
     check_explainers(names, (ModuleExplainer.name,))
     quiet()
-    loaded, given = given_rows(lambda: load_run(run, device), texts, pairs, data, split, rows)
+    loaded, given = given_rows(
+        lambda: preferring(load_run(run, device), preference), texts, pairs, data, split, rows
+    )
     explained = explain(loaded, given, names, batch_tokens=explain_batch_tokens)
     console.print(render_rows(explained))
     if json_path is not None:

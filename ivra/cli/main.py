@@ -13,6 +13,7 @@ COMMANDS = {
     "explain": ("ivra.cli.explain", "Show which tokens decide, for a text or a file."),
     "compare": ("ivra.cli.compare", "Explainers side by side on a few rows."),
     "study": ("ivra.cli.study", "Run many trainings at once; the tables of the paper."),
+    "sweep": ("ivra.cli.sweep", "Every subset of the criteria, mixed in several ways."),
     "plugins": ("ivra.cli.about", "List criteria, explainers and backbones; check a criterion."),
     "env": ("ivra.cli.about", "Print versions for a bug report."),
 }

@@ -11,8 +11,9 @@ from ivra.cli.console import Bars, bars, console, quiet
 from ivra.errors import IvraError
 from ivra.losses import known_criteria
 from ivra.training import Run, TrainConfig, make_config, read_config, resume, train
+from ivra.training.conflicts import conflict_line
 from ivra.training.devices import is_main
-from ivra.training.log import LOG, read_log
+from ivra.training.log import LOG, logged_conflicts, read_log
 
 
 def _kind(annotation: object) -> "click.ParamType[Any, Any]":
@@ -36,6 +37,13 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
             multiple=True,
             metavar="CRITERION.NAME=VALUE",
             help=f"{field.description}; repeatable, ivra plugins lists them",
+        )
+    if field.default == {}:
+        return click.Option(
+            [f"--{name.replace('_', '-')}", name],
+            multiple=True,
+            metavar="CRITERION=NUMBER",
+            help=f"{field.description}; repeatable",
         )
     default = field.default
     if field.annotation is bool:
@@ -80,7 +88,8 @@ def _run(
     **flags: object,
 ) -> None:
     values = read_config(config_file) if config_file is not None else {}
-    values |= {key: value for key, value in flags.items() if value is not None}
+    given = {key: ",".join(v) if isinstance(v, tuple) else v for key, v in flags.items() if v != ()}
+    values |= {key: value for key, value in given.items() if value is not None}
     if option or "options" in values:
         values["options"] = _with_options(values.get("options", {}), option)
     quiet()
@@ -141,6 +150,9 @@ def _report(run: Run) -> None:
             shown = "undefined" if before is None else f"{before:.3f}"
             table.add_row(key, shown, f"{after:.3f}", better)
         console.print(table)
+    line = conflict_line(logged_conflicts(run.path / LOG))
+    if line is not None:
+        console.print(line, highlight=False, soft_wrap=True)
     measure = run.backbone.task.measure
     right = run.record[measure]
     assert isinstance(right, dict)

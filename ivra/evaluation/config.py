@@ -1,6 +1,7 @@
 """What an evaluation measures, and on which rows."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ivra.errors import IvraError, unknown_name
@@ -36,6 +37,8 @@ class EvalConfig:
         token_budget: tokens of a batch of predictions, padding included.
         explain_batch_tokens: tokens of a batch of an explainer, padding included and with the
             copies of rows that it makes; no figure depends on it.
+        preference: how much each criterion counts, of a run that was trained with ``combine``
+            preference (default: all alike).
     """
 
     metrics: tuple[str, ...] = ()
@@ -53,6 +56,7 @@ class EvalConfig:
     aopc: AopcSettings = OURS
     token_budget: int = TOKEN_BUDGET
     explain_batch_tokens: int = BATCH_TOKENS
+    preference: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         for metric in self.metrics:

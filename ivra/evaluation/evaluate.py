@@ -47,6 +47,8 @@ def evaluate(
         IvraError: data that cannot be read, or a metric asked for that the data does not allow.
     """
     started = time.time()
+    if config.preference is not None:
+        run = run.preferring(config.preference)
     backbone = run.backbone.eval()
     rows, source = evaluation_rows(run, config)
     labelled = all(backbone.task.knows(row) for row in rows)
@@ -71,6 +73,8 @@ def evaluate(
         "undefined": sheet.undefined,
         "tests": sheet.tests,
     }
+    if config.preference is not None:
+        result["preference"] = dict(config.preference)
     if "accuracy" in metrics:
         if backbone.task.has_classes:
             result["accuracy"] = _accuracy(sheet, logits)

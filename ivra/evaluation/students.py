@@ -20,7 +20,7 @@ def _plan(run: Run, config: EvalConfig) -> StudentPlan:
     return StudentPlan(
         rows=config.student_rows,
         epochs=config.student_epochs or (30.0 if tiny else 8.0),
-        lr=1e-3 if tiny else 5e-5,
+        lr=run.config.student_lr or (1e-3 if tiny else 5e-5),
         beta=run.config.student_beta,
         batch_size=run.config.batch_size,
         divergence=run.config.student_divergence,

@@ -10,11 +10,15 @@ with a JSON of its own, which is all that the tables read.
 """
 
 from ivra.studies.columns import COLUMNS
+from ivra.studies.gains import Gain, Point, Sweep, sweeps_of
 from ivra.studies.grid import Cell, figure, markdown, run_cell, spread
 from ivra.studies.methods import METHODS
+from ivra.studies.pareto import pareto_front
 from ivra.studies.presets import PRESETS, SCALES, preset_study
 from ivra.studies.run import Planned, StudyResult, Watch, plan, run_study
 from ivra.studies.spec import Study, make_study, read_study
+from ivra.studies.sweep import subsets, sweep_study
+from ivra.studies.sweep_write import summary_lines, write_sweep
 from ivra.studies.tables import (
     Summary,
     Table,
@@ -32,10 +36,13 @@ __all__ = [
     "PRESETS",
     "SCALES",
     "Cell",
+    "Gain",
     "Planned",
+    "Point",
     "Study",
     "StudyResult",
     "Summary",
+    "Sweep",
     "Table",
     "Watch",
     "csv_tables",
@@ -44,13 +51,19 @@ __all__ = [
     "make_study",
     "markdown",
     "markdown_table",
+    "pareto_front",
     "plan",
     "preset_study",
     "read_study",
     "run_cell",
     "run_study",
     "spread",
+    "subsets",
+    "summary_lines",
     "summary_of",
+    "sweep_study",
+    "sweeps_of",
     "tables_of",
     "write_study",
+    "write_sweep",
 ]

@@ -25,10 +25,13 @@ from ivra.studies.spec import (
     training_config,
 )
 from ivra.training import TrainConfig
+from ivra.training.config import numbers_of
 
 DATA_VARIABLE = "IVRA_DATA"
 CELLS, RUNS = "cells", "runs"
 STATIC = "static"
+ALONE = "alone"
+"""As ``init_module`` of a method: the first method's runs of each criterion alone."""
 _BASE_STEPS = {
     "criteria": "suff",
     "max_steps": 1,
@@ -143,11 +146,16 @@ class _Builder:
                 cell = Cell(group, base, static, base_run, clock_rows=clock)
                 yield StudyCell(cell, model_name, shown, None, None, base, base_run)
             for method in study.methods:
-                for criterion in study.criteria:
+                for criterion in study.criteria_of(method):
                     training = self._trained(shared, method, criterion, tuned, base)
+                    if training.init_module == (ALONE,):
+                        training = self._warm(
+                            training, f"{prefix}_{slug(study.first)}", f"-seed{seed}"
+                        )
                     group = f"{prefix}_{slug(method)}_{slug(criterion)}"
-                    run = f"{group}-seed{seed}"
-                    cell = Cell(f"{group}{suffix}", training, judged, run, base, clock)
+                    run = f"{prefix}_{slug(method)}_{slug(training.criteria)}-seed{seed}"
+                    own = _preferring(judged, training, criterion)
+                    cell = Cell(f"{group}{suffix}", training, own, run, base, clock)
                     yield StudyCell(cell, model_name, shown, method, criterion, base, base_run)
 
     def _base(self, shared: Values, start: str, source: str, seed: int) -> TrainConfig:
@@ -160,14 +168,33 @@ class _Builder:
     ) -> TrainConfig:
         values = {**shared, "criteria": criterion, **method_changes(self.study, method)}
         named = [known.name for known in parse_criteria(str(values["criteria"]))]
-        options = {
-            key: value for key, value in dict(values.get("options", {})).items() if key in named
-        }
+        own: Values = {}
+        for key in ("options", "bound", "final_weights"):
+            given = numbers_of(values.get(key, {}))
+            own[key] = {k: v for k, v in dict(given).items() if k in named}  # type: ignore[call-overload]
+        if values.get("combine") == "constrained" and not own["bound"]:
+            own["combine"] = "sum"
         for key in ("finetune_epochs", "finetune_lr", "finetune_weight_decay", "finetune_removal"):
             values.pop(key, None)
         fixed = {"model": tuned, "data": base.data, "seed": base.seed, "finetune": "never"}
         student = {"student": values.get("student") or base.model}
-        return training_config(self.study, {**values, **fixed, **student, "options": options})
+        return training_config(self.study, {**values, **fixed, **student, **own})
+
+    def _warm(self, training: TrainConfig, prefix: str, suffix: str) -> TrainConfig:
+        """``training`` from the runs of the first method for each of its criteria alone."""
+        every = {text: parse_criteria(text) for text in self.study.criteria}
+        single = {named[0].name: text for text, named in every.items() if len(named) == 1}
+        starts = []
+        for name, _ in parse_criteria(training.criteria):
+            if name not in single:
+                raise IvraError(
+                    f"init_module is {ALONE}, but the study does not train for {name} alone: add "
+                    f"{name} to its criteria"
+                )
+            run = f"{prefix}_{slug(single[name])}{suffix}"
+            self.places[str(self.runs / run)] = f"the run {run}"
+            starts.append(str(self.runs / run))
+        return training.model_copy(update={"init_module": tuple(starts)})
 
     def _judged(
         self, data_name: str, data: DataSet, seed: int
@@ -207,8 +234,18 @@ class _Builder:
         return str(path.resolve())
 
 
+def _preferring(judged: EvalConfig, training: TrainConfig, criterion: str) -> EvalConfig:
+    """A run that knows every trade-off of its criteria is judged by that of the cell."""
+    if not training.preferences:
+        return judged
+    return replace(judged, preference={k.name: k.weight for k in parse_criteria(criterion)})
+
+
 def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, Any]) -> str | None:
-    """The first key in which a cell's file differs from what is asked now, with both values."""
+    """The first key in which a cell's file differs from what is asked now, with both values.
+
+    An option of training that the file does not know, since it is newer, had its default.
+    """
     cell, told = found.cell, made.get("cell", {})
     asked = {
         "training": cell.training.model_dump(mode="json"),
@@ -217,7 +254,7 @@ def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, A
         "clock_rows": cell.clock_rows,
     }
     before = {
-        "training": made.get("config"),
+        "training": {**TrainConfig().model_dump(mode="json"), **(made.get("config") or {})},
         "evaluation": told.get("evaluation"),
         "base": told.get("base"),
         "clock_rows": told.get("clock_rows", 0),

@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STATIC_COLOUR, TRAINED_COLOUR = "#5B6B7B", "#D55E00"
 INK, RULE = "#222222", "#D9D5CE"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.edgecolor": "#8A857C",
     "axes.labelcolor": INK,
@@ -51,14 +51,14 @@ def write_plots(found: StudyResult, tables: Sequence[Table], output: Path) -> li
     }
     written = []
     for number, table in enumerate(tables):
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(STYLE):
             figure = draw[found.study.plot](found, table)
             if figure is None:
                 continue
             stem = "figure" if len(tables) == 1 else f"figure-{number + 1}"
             written += [save(figure, output / f"{stem}.{kind}") for kind in ("png", "svg")]
         if found.study.plot == "examples":
-            with matplotlib.rc_context(_STYLE):
+            with matplotlib.rc_context(STYLE):
                 figure = coefficient_maps(found, table.model, output, TITLES)
                 if figure is not None:
                     stem = "coefficients" if len(tables) == 1 else f"coefficients-{number + 1}"
@@ -234,7 +234,7 @@ def _curves(found: StudyResult, table: Table, data: str) -> list[tuple[Row, list
     study = found.study
     wanted: list[tuple[str, str | None, str | None]] = [
         *((name, None, None) for name in study.explainers),
-        *((ModuleExplainer.name, m, c) for m in study.methods for c in study.criteria),
+        *((ModuleExplainer.name, m, c) for m in study.methods for c in study.criteria_of(m)),
     ]
     curves = []
     for row, (explainer, method, criterion) in zip(table.rows, wanted, strict=True):

@@ -259,9 +259,20 @@ def preset_study(
     """
     if name not in PRESETS:
         raise unknown_name("preset", name, list(PRESETS))
+    return study_at(name, PRESETS[name], scale, changes, data_folder)
+
+
+def study_at(
+    name: str,
+    preset: Preset,
+    scale: str,
+    changes: Mapping[str, Any] | None = None,
+    data_folder: str | Path | None = None,
+) -> Study:
+    """The study ``preset``, called ``name``, at a scale; as :func:`preset_study` has it."""
     if scale not in SCALES:
         raise unknown_name("scale", scale, list(SCALES))
-    preset, size = PRESETS[name], SCALES[scale]
+    size = SCALES[scale]
     changes = dict(changes or {})
     values: dict[str, object] = {
         "name": name if scale == "cpu" else f"{name}-{scale}",

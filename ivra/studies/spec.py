@@ -22,6 +22,8 @@ Where = Callable[[tuple[str, ...]], str]
 Values = dict[str, Any]
 
 SET_BY_STUDY = ("model", "data", "seed", "criteria")
+OF_CRITERIA = ("options", "combine", "bound", "final_weights")
+"""What can be checked only with the criteria of a cell, of which each takes its own."""
 EVAL_SET_BY_STUDY = ("data", "explainers", "seed")
 _EVALUATION = TypeAdapter(EvalConfig)
 
@@ -77,6 +79,9 @@ class Study(BaseModel):
         {"ivra-value": {}}, description="ways of training, or name: changes of training"
     )
     criteria: tuple[str, ...] = Field(("comp", "suff"), description="what each method trains for")
+    only: dict[str, tuple[str, ...]] = Field(
+        {}, description="of some methods, the criteria that they alone are trained for"
+    )
     columns: tuple[str, ...] = Field(
         (), description="figures of the tables (default: those of the criteria)"
     )
@@ -112,6 +117,20 @@ class Study(BaseModel):
     def _numbers(cls, value: object) -> object:
         return [value] if isinstance(value, int) else _listed(value)
 
+    @field_validator("only", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        return {k: _listed(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+    @property
+    def first(self) -> str:
+        """The first method."""
+        return next(iter(self.methods), "")
+
+    def criteria_of(self, method: str) -> tuple[str, ...]:
+        """What ``method`` is trained for."""
+        return self.only.get(method, self.criteria)
+
     @field_validator("name")
     @classmethod
     def _one_folder(cls, name: str) -> str:
@@ -145,6 +164,7 @@ def make_study(values: Mapping[str, object], where: Where = lambda keys: "study"
         static_explainer(name)
     for name, changes in study.methods.items():
         _check_method(name, changes, where)
+    _check_only(study, where)
     for set_name, data in study.data.items():
         _check_training(data.training, where, ("data", set_name, "training"))
         check_evaluation(data.evaluation, where, ("data", set_name, "evaluation"))
@@ -231,7 +251,7 @@ def _check_training(values: Values, where: Where, keys: tuple[str, ...]) -> None
     for key, value in values.items():
         place = where((*keys, str(key)))
         _not_set_by_study(key, SET_BY_STUDY, place)
-        if key == "options":  # belongs to the criteria, which are not here
+        if key in OF_CRITERIA:
             continue
         make_config({key: value}, place)
 
@@ -247,9 +267,20 @@ def _check_method(name: str, changes: Values, where: Where) -> None:
                 f"{place}: the method '{name}' changes '{key}', which makes the model that all "
                 "methods explain: put it under training, for all of them"
             )
-        if key not in ("base", "options"):
+        if key not in ("base", *OF_CRITERIA):
             make_config({key: value}, where(("methods", name, str(key))))
-    make_config({**METHODS.get(base, {}), **{k: v for k, v in changes.items() if k != "base"}})
+    own = {k: v for k, v in changes.items() if k not in ("base", *OF_CRITERIA)}
+    make_config({**METHODS.get(base, {}), **own})
+
+
+def _check_only(study: Study, where: Where) -> None:
+    for name, criteria in study.only.items():
+        place = where(("only", name))
+        if name not in study.methods:
+            raise unknown_name(f"method in {place}", name, list(study.methods))
+        for text in criteria:
+            if text not in study.criteria:
+                raise unknown_name(f"criteria in {place}", text, list(study.criteria))
 
 
 def _check_options(criteria: list[str], options: object, place: str) -> None:

@@ -149,7 +149,7 @@ def tables_of(found: StudyResult, median: bool = False) -> list[Table]:
             for name in study.explainers
         ]
         for method in study.methods:
-            for criterion in study.criteria:
+            for criterion in study.criteria_of(method):
                 label = TITLES.get(method, method)
                 if len(study.criteria) > 1:
                     label = f"{label} ({criterion})"
@@ -172,7 +172,7 @@ def _cells(
     cells = [c for c in found.matrix.cells if (c.model, c.method, c.criterion) == place]
     return tuple(
         summary_of(
-            _value(found.results.get(c.cell.name), explainer, column.metric.key)
+            value_of(found.results.get(c.cell.name), explainer, column.metric.key)
             for c in cells
             if c.data == column.data
         )
@@ -180,7 +180,8 @@ def _cells(
     )
 
 
-def _value(result: Result | None, explainer: str, key: str) -> float | None:
+def value_of(result: Result | None, explainer: str, key: str) -> float | None:
+    """One figure of a cell; ``None`` without a result, or where it is undefined."""
     if result is None:
         return None
     if key == "step_seconds":

@@ -17,11 +17,20 @@ from ivra.losses import (
     parse_criteria,
 )
 from ivra.tasks import CLASSIFICATION, DOC_STRIDE, MAX_ANSWER_LENGTH, QuestionAnswering, Task
+from ivra.training.combining import (
+    COMBINERS,
+    NORMALISATIONS,
+    PREFERENCE,
+    Mixing,
+    Normalise,
+    check_mixing,
+)
 
 Percent = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
 class TrainConfig(BaseModel):
@@ -37,6 +46,16 @@ class TrainConfig(BaseModel):
 
     criteria: str = Field("sim,suff", description="criteria with weights: sim,suff:0.5")
     options: dict[str, dict[str, Any]] = Field({}, description="of criteria: comp.form=kl")
+    combine: str = Field("sum", description="how criteria are mixed: " + ", ".join(COMBINERS))
+    combine_on: Literal["module", "all"] = Field(
+        "module", description="parameters whose gradients are compared and aggregated"
+    )
+    normalise: Normalise = Field(
+        "auto", description="what losses are divided by: " + ", ".join(NORMALISATIONS[1:])
+    )
+    final_weights: Weights = Field({}, description="of criteria at the end: suff=0.1")
+    bound: Weights = Field({}, description="of the loss of criteria (constrained): suff=0.05")
+    bound_lr: Positive = Field(0.05, description="learning rate of the multipliers (constrained)")
     model: str = Field("tiny-electra", description="tiny-electra, a folder or a hub id")
     data: str = Field("builtin", description="builtin, a file, a folder or a hub data set")
     eval_data: str | None = Field(None, description="rows for validation (default: data's dev)")
@@ -56,6 +75,9 @@ class TrainConfig(BaseModel):
 
     train: Literal["module", "backbone", "both"] = Field(
         "module", description="what the criteria train"
+    )
+    init_module: tuple[str, ...] | None = Field(
+        None, description="runs whose modules training starts from, averaged: runs/a,runs/b"
     )
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
@@ -142,7 +164,12 @@ class TrainConfig(BaseModel):
         parse_criteria(text)
         return text
 
-    @field_validator("levels", "bins", mode="before")
+    @field_validator("final_weights", "bound", mode="before")
+    @classmethod
+    def _from_pairs(cls, value: object) -> object:
+        return numbers_of(value)
+
+    @field_validator("levels", "bins", "init_module", mode="before")
     @classmethod
     def _from_commas(cls, value: object) -> object:
         return (
@@ -177,6 +204,21 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _criteria_can_be_mixed(self) -> "TrainConfig":
+        names = [weighted.name for weighted in parse_criteria(self.criteria)]
+        check_mixing(self.mixing, names, task=self.train != "module")
+        return self
+
+    @model_validator(mode="after")
+    def _module_is_trained_to_prefer(self) -> "TrainConfig":
+        if self.preferences and self.train == "backbone":
+            raise IvraError(
+                "combine is preference, which trains the attention module: expected train to be "
+                "module or both, got backbone"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _module_can_be_built(self) -> "TrainConfig":
         if not self.levels and self.train != "backbone":
             raise IvraError("levels is empty: a module that is trained needs one at least")
@@ -186,6 +228,17 @@ class TrainConfig(BaseModel):
                 "'coefficients', got 'literal'; choose another reading or drop the level"
             )
         return self
+
+    @property
+    def preferences(self) -> tuple[str, ...]:
+        """The criteria among which the module shall know every trade-off."""
+        names = tuple(weighted.name for weighted in parse_criteria(self.criteria))
+        return names if self.combine == PREFERENCE and len(names) > 1 else ()
+
+    @property
+    def mixing(self) -> Mixing:
+        """How this run mixes its criteria."""
+        return Mixing(self.combine, self.normalise, self.final_weights, self.bound, self.bound_lr)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -203,6 +256,25 @@ class TrainConfig(BaseModel):
     def student_is_tiny(self) -> bool:
         """Whether students start from one of the built-in random models."""
         return (self.student or self.model).startswith("tiny-")
+
+
+def numbers_of(text: object) -> object:
+    """``"suff=0.05,comp=1"`` as a mapping, its values still text; what is no text as it is.
+
+    Raises:
+        IvraError: a part without a name or value, or a name twice.
+    """
+    if not isinstance(text, str):
+        return text
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (equals and name and value):
+            raise IvraError(f"'{part}': expected criterion=number, as in suff=0.05")
+        if name in found:
+            raise IvraError(f"'{name}' stands twice in '{text}': name each once")
+        found[name] = value
+    return found
 
 
 def _one_of(kind: str, name: str, choices: tuple[str, ...]) -> str:

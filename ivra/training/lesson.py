@@ -3,7 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from ivra.backbones import load_backbone
+from ivra.attention import InterpretableAttention
+from ivra.backbones import Backbone, load_backbone
 from ivra.data import Item, fingerprint
 from ivra.errors import IvraError
 from ivra.losses import known_criteria, parse_criteria
@@ -12,6 +13,7 @@ from ivra.training.config import TrainConfig
 from ivra.training.device import usable_device
 from ivra.training.devices import ALONE, Devices, devices_of
 from ivra.training.randomness import seed_everything
+from ivra.training.soup import start_from
 from ivra.training.task import Encoder, Splits, labels_of, read_splits, task_of
 
 
@@ -21,6 +23,7 @@ class Lesson:
 
     config: TrainConfig
     encoder: Encoder
+    module: InterpretableAttention
     train: list[Item]
     valid: list[Item]
     data: dict[str, dict[str, object]]
@@ -34,6 +37,11 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
         IvraError: anything the user can mend.
     """
     devices, own = devices_of(device)
+    if devices.count > 1 and (config.combine != "sum" or config.normalise not in ("auto", "none")):
+        raise IvraError(
+            f"{devices.count} processes with combine {config.combine} and normalise "
+            f"{config.normalise}: each would mix by its own gradients; expected sum and none"
+        )
     where = usable_device(own)
     seed_everything(config.seed)
     splits = read_splits(config)
@@ -44,8 +52,9 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
     encoder = Encoder(backbone, config.max_length, config.batch_size)
     train, valid = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train)
+    module = _new_module(config, backbone)
     random.Random(config.seed).shuffle(train)
-    return Lesson(config, encoder, train, valid, _data_record(splits), devices)
+    return Lesson(config, encoder, module, train, valid, _data_record(splits), devices)
 
 
 def _check_criteria(config: TrainConfig, task: Task) -> None:
@@ -77,3 +86,17 @@ def _data_record(splits: Splits) -> dict[str, dict[str, object]]:
         "train": {"rows": len(splits.train), "sha256": fingerprint(splits.train)},
         "valid": {"rows": len(splits.valid), "sha256": fingerprint(splits.valid)},
     }
+
+
+def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttention:
+    module = InterpretableAttention(
+        backbone.sizes,
+        config.levels,
+        config.reading,
+        config.coefficients_norm,
+        config.saliency_norm,
+        config.preferences,
+    )
+    if config.init_module:
+        start_from(module, config.init_module)
+    return module.to(backbone.device)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 from ivra.errors import IvraError
+from ivra.training.conflicts import Conflict, Gradients, conflicts, mean_gradients
 from ivra.training.keeping import Validation
 from ivra.training.loop import Hooks
 
@@ -16,13 +17,15 @@ LOG = "log.jsonl"
 class LogEntry(TypedDict):
     """One line of the log.
 
-    ``score`` and ``best`` stand on validations only, ``skipped`` (why) on steps that were left out.
+    ``score`` and ``best`` stand on validations only, ``skipped`` (why) on steps that were left out,
+    ``gradients`` on steps with several criteria.
     """
 
     stage: str
     step: int
     split: Literal["train", "valid"]
     terms: dict[str, float]
+    gradients: NotRequired[Gradients]
     score: NotRequired[float | None]
     best: NotRequired[bool]
     skipped: NotRequired[str]
@@ -33,12 +36,21 @@ class JsonlLog(Hooks):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._gradients: list[Gradients] = []
+
+    def on_gradients(self, stage: str, gradients: Gradients) -> None:
+        self._gradients.append(gradients)
 
     def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
-        self._append({"stage": stage, "step": step, "split": "train", "terms": terms})
+        entry: LogEntry = {"stage": stage, "step": step, "split": "train", "terms": terms}
+        if self._gradients:
+            entry["gradients"] = mean_gradients(self._gradients)
+            self._gradients = []
+        self._append(entry)
 
     def on_skip(self, stage: str, step: int, reason: str) -> None:
         entry: LogEntry = {"stage": stage, "step": step, "split": "train", "terms": {}}
+        self._gradients = []
         self._append(entry | {"skipped": reason})
 
     def on_validation(self, stage: str, step: int, validation: Validation, best: bool) -> None:
@@ -59,6 +71,12 @@ class JsonlLog(Hooks):
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise IvraError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def logged_conflicts(path: Path) -> list[Conflict]:
+    """Every pair of criteria over stage 2, the worst first; none for a run of one criterion."""
+    entries = read_log(path) if path.is_file() else []
+    return conflicts(entry["gradients"]["cosines"] for entry in entries if "gradients" in entry)
 
 
 def cut_log(path: Path, size: int) -> None:

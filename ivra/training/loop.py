@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ivra.data import Batch
 from ivra.errors import NotFiniteError
+from ivra.training.conflicts import Gradients
 from ivra.training.devices import ALONE, Devices
 from ivra.training.keeping import BestKeeper, Validation
 from ivra.training.packing import pack, unpack
@@ -42,6 +43,9 @@ class Hooks:
 
     def on_begin(self, stage: str, steps: int) -> None:
         """Before the first step of a stage."""
+
+    def on_gradients(self, stage: str, gradients: Gradients) -> None:
+        """After each batch of a step with several criteria, before that step's ``on_step``."""
 
     def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
         """After a step (counted from 1)."""

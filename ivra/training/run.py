@@ -1,12 +1,13 @@
 """A run's folder: what is in it, how it is written and read back."""
 
+import copy
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    def preferring(self, shares: Mapping[str, float]) -> "Run":
+        """The same run, explaining by the trade-off ``shares`` of its criteria.
+
+        Only one that was trained with ``combine`` preference can.
+
+        Raises:
+            IvraError: another run, or shares that do not fit.
+        """
+        module = copy.deepcopy(self.module)
+        module.prefer(shares)
+        return replace(self, module=module)
 
     @property
     def encoder(self) -> Encoder:
@@ -206,6 +219,7 @@ def _load_module(folder: Path) -> InterpretableAttention:
             shape["reading"],
             shape["coefficients_norm"],
             shape["saliency_norm"],
+            tuple(shape.get("preferences", ())),
         )
         module.load_state_dict(load_file(current(folder, WEIGHTS)))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
@@ -22,6 +22,7 @@ from ivra.losses import (
     row_divergence,
 )
 from ivra.shapes import Outputs, TokenMask, TokenScores
+from ivra.training.combining import TASK, Mixer
 from ivra.training.config import TrainConfig
 from ivra.training.devices import ALONE, Devices
 from ivra.training.keeping import Validation
@@ -150,6 +151,20 @@ def finetune(
     return outcome
 
 
+MIXER = "mixing"
+"""What the mixer is called in a checkpoint, beside the criteria."""
+
+
+class _Advance(Hooks):
+    """Tells the mixer of each step."""
+
+    def __init__(self, mixer: Mixer) -> None:
+        self._mixer = mixer
+
+    def on_step(self, stage: str, step: int, terms: dict[str, float]) -> None:
+        self._mixer.advance()
+
+
 @dataclass
 class CriteriaStage:
     """Stage 2: weighted criteria, plus the task's cross-entropy where the backbone trains.
@@ -189,37 +204,41 @@ class CriteriaStage:
             for name in self.weights
         ]
         self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
+        accumulation = self.config.gradient_accumulation_steps
+        self.shared = self.encoder.shared(self.devices, accumulation)
+        self.per_epoch = self.shared.steps(self.train)
+        epochs = math.ceil(self.config.epochs * self.per_epoch)
+        self.steps = min(epochs, self.config.max_steps or 10**9)
+        self.mixer = self._new_mixer()
 
     def run(self, saver: Saver | None = None, state: State | None = None) -> Outcome:
         """Train, and keep the best iteration by the weighted sum of the criteria's metrics.
 
         It goes on from ``state``, one that ``saver`` got.
         """
-        config = self.config
-        shared = self.encoder.shared(self.devices, config.gradient_accumulation_steps)
-        per_epoch = shared.steps(self.train)
-        steps = min(math.ceil(config.epochs * per_epoch), config.max_steps or 10**9)
+        config, steps = self.config, self.steps
         loop = Loop(
             stage="criteria",
             groups=[
                 (trainable(self.module, config.train != "backbone"), config.lr),
                 (trainable(self.backbone, self.trains_backbone), config.backbone_lr),
+                (trainable(self.mixer, True), config.lr),
             ],
             objective=self._objective,
             steps=steps,
-            schedule=self._schedule(steps, per_epoch),
+            schedule=self._schedule(steps, self.per_epoch),
             clip=config.clip,
             average=self._average(),
             validate=self.validate,
             validations=config.validations,
-            hooks=self.hooks,
+            hooks=(_Advance(self.mixer), *self.hooks),
             skip_nonfinite=config.skip_nonfinite,
             saver=saver,
-            carried={criterion.name: criterion for criterion in self.criteria},
-            split=shared.split,
+            carried={MIXER: self.mixer, **{c.name: c for c in self.criteria}},
+            split=self.shared.split,
             devices=self.devices,
         )
-        stream = endless(lambda n: shared.batches(self.train, config.seed + 1000 + n))
+        stream = endless(lambda n: self.shared.batches(self.train, config.seed + 1000 + n))
         return loop.run(stream, state)
 
     def view(self, batch: Batch, removal: str | None = None) -> View:
@@ -237,19 +256,39 @@ class CriteriaStage:
         )
 
     def _objective(self, batch: Batch) -> Objective:
+        preference = self.mixer.preference()
+        if preference is not None:
+            self.module.prefer(preference)
         view = self.view(batch)
         logged: dict[str, float] = {}
-        losses = []
+        losses: dict[str, Tensor] = {}
         if self.trains_backbone:
-            task = self.task.loss(view.logits, view.labels)
-            losses.append(task)
-            logged["task"] = task.item()
+            losses[TASK] = self.task.loss(view.logits, view.labels)
+            logged[TASK] = losses[TASK].item()
         for criterion in self.criteria:
             criterion.inner_step(view)
             terms = check_terms(criterion, criterion(view), len(batch))
-            losses.append(self.weights[criterion.name] * terms.total().mean())
+            losses[criterion.name] = terms.total().mean()
             logged |= {key: value.mean().item() for key, value in terms.items()}
-        return Objective(torch.stack(losses).sum(), logged)
+        loss, gradients = self.mixer(losses)
+        if gradients is not None:
+            for hook in self.hooks:
+                hook.on_gradients("criteria", gradients)
+        return Objective(loss, logged)
+
+    def _new_mixer(self) -> Mixer:
+        """The task's loss is compared with the criteria where ``combine_on`` is all."""
+        module = list(self.module.parameters()) if self.config.train != "backbone" else []
+        backbone = list(self.backbone.parameters()) if self.trains_backbone else []
+        weights = {TASK: 1.0} if self.trains_backbone else {}
+        weights |= self.weights
+        if module and self.config.combine_on == "module":
+            places: tuple[list[nn.Parameter], list[nn.Parameter]] = (module, backbone)
+            measured = list(self.weights)
+        else:
+            places, measured = ([*module, *backbone], []), list(weights)
+        mixer = Mixer(self.config.mixing, weights, measured, *places, steps=self.steps)
+        return mixer.to(self.backbone.device)
 
     @torch.no_grad()
     def validate(self) -> Validation:
@@ -259,8 +298,10 @@ class CriteriaStage:
         (plus accuracy where the backbone trains). Rows on which a metric is undefined (NaN) do
         not count; a metric defined on none is not reported and adds nothing to the score. Tokens
         are removed as the task has it by default, which is how evaluation removes them, whatever
-        training does.
+        training does. A module that knows preferences is judged by the uniform one.
         """
+        if self.module.preferences:
+            self.module.prefer()
         totals, defined = dict.fromkeys(self.weights, 0.0), dict.fromkeys(self.weights, 0)
         said = []
         items = self.valid[: self.config.validation_rows]

@@ -25,7 +25,7 @@ from ivra.training.device import environment
 from ivra.training.devices import Devices
 from ivra.training.keeping import Validation
 from ivra.training.lesson import Lesson, read_lesson
-from ivra.training.log import LOG, JsonlLog
+from ivra.training.log import LOG, JsonlLog, logged_conflicts
 from ivra.training.loop import Hooks, Outcome
 from ivra.training.randomness import seed_everything
 from ivra.training.run import (
@@ -162,7 +162,7 @@ class Training:
         self.data = lesson.data
         self.devices = lesson.devices
         self.hooks = (JsonlLog(path / LOG), *hooks) if self.devices.is_main else ()
-        self.module = _new_module(lesson.config, self.backbone)
+        self.module = lesson.module
         saver = Checkpoints(path, every, self._facts, self.devices)
         self.saver = None if every.never else saver
         self.checkpoint = checkpoint
@@ -241,6 +241,7 @@ class Training:
                 **{self.backbone.task.measure: self._shares()},
                 finetune=self.first,
                 criteria=self.second,
+                conflicts=[found._asdict() for found in logged_conflicts(self.path / LOG)],
                 interrupted=self.interrupted,
                 resumed=self.resumed,
                 seconds=self._seconds(),
@@ -336,14 +337,3 @@ class Training:
                 write()
 
         self.devices.first(once)
-
-
-def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttention:
-    module = InterpretableAttention(
-        backbone.sizes,
-        config.levels,
-        config.reading,
-        config.coefficients_norm,
-        config.saliency_norm,
-    )
-    return module.to(backbone.device)
