@@ -1,5 +1,6 @@
 """The README and the docs against the code: flags, names, options, links and code blocks."""
 
+import itertools
 import json
 import math
 import re
@@ -34,6 +35,7 @@ from ivra.losses.registry import BUILT_IN
 from ivra.studies import METHODS, SCALES, Study, make_study, plan, read_study
 from ivra.studies import PRESETS as STUDIES
 from ivra.training import TrainConfig, make_config, read_config
+from ivra.training.combining import COMBINERS, NORMALISATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -150,6 +152,7 @@ def test_every_public_name_is_documented(name: str) -> None:
         ("criteria.md", [criterion.name for criterion in BUILT_IN]),
         ("evaluation.md", [*PRESETS, *(value for values in CHOICES.values() for value in values)]),
         ("evaluation.md", ["ivra", "none", *BASELINES, *(f"--{name}" for name in METRICS)]),
+        ("mixing.md", [*COMBINERS, *NORMALISATIONS]),
         ("explainers.md", [*STATIC, "ivra", *PROJECTIONS, "ivra.explainers"]),
         (
             "explainers.md",
@@ -348,5 +351,6 @@ def test_log_lines_have_the_keys_of_the_code() -> None:
         for line in example.splitlines()
     ]
     assert set(lines[0]) == set(LogEntry.__required_keys__)
-    assert set(lines[1]) | set(lines[2]) == set(LogEntry.__annotations__)
-    assert set(lines[1]) & set(lines[2]) == set(LogEntry.__required_keys__)
+    assert set().union(*lines) == set(LogEntry.__annotations__)
+    for one, other in itertools.combinations(lines[1:], 2):
+        assert set(one) & set(other) == set(LogEntry.__required_keys__)

@@ -47,8 +47,6 @@ def evaluate(
         IvraError: data that cannot be read, or a metric asked for that the data does not allow.
     """
     started = time.time()
-    if config.preference is not None:
-        run = run.preferring(config.preference)
     backbone = run.backbone.eval()
     rows, source = evaluation_rows(run, config)
     labelled = all(backbone.task.knows(row) for row in rows)
@@ -73,8 +71,6 @@ def evaluate(
         "undefined": sheet.undefined,
         "tests": sheet.tests,
     }
-    if config.preference is not None:
-        result["preference"] = dict(config.preference)
     if "accuracy" in metrics:
         if backbone.task.has_classes:
             result["accuracy"] = _accuracy(sheet, logits)
@@ -157,7 +153,8 @@ def _explainers(run: Run, config: EvalConfig) -> list[Explainer]:
     static = [static_explainer(name, config.seed, tokens) for name in config.explainers]
     for explainer in static:
         explainer.check(run.backbone)
-    return [ModuleExplainer(run.module), *static]
+    own = run if config.preference is None else run.preferring(config.preference)
+    return [ModuleExplainer(own.module), *static]
 
 
 def _accuracy(sheet: Sheet, logits: Outputs) -> dict[str, object]:
@@ -293,7 +290,9 @@ def _consistency(sheet: Sheet) -> None:
 
 
 def _settings(run: Run, config: EvalConfig) -> dict[str, object]:
+    preferred = {} if config.preference is None else {"preference": dict(config.preference)}
     return {
+        **preferred,
         "aopc": config.aopc.settled(run.backbone, run.config.bins).described(),
         "cons": {
             "batch_rows": BATCH_ROWS,

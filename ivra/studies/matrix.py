@@ -133,6 +133,8 @@ class _Builder:
     ) -> Iterator[StudyCell]:
         study, clock = self.study, self.study.clock_rows
         shared = {**study.training, **data.training}
+        if shared.get("student"):
+            shared["student"] = self._model(Path(shared["student"]).name, shared["student"])
         start = self._model(model_name, model)
         base = self._base(shared, start, self._source(data.source or data_name), seed)
         prefix = f"{slug(model_name)}_{slug(data_name)}"

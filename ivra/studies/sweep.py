@@ -27,6 +27,19 @@ _SIZES: dict[str, dict[str, Values]] = {
         "training": {"finetune_epochs": 1, "max_steps": 2, "validation_rows": 16},
         "evaluation": {"student_rows": 16, "student_epochs": 1},
     },
+    "cpu": {
+        "training": {
+            "finetune_epochs": 1,
+            "max_steps": 40,
+            "batch_size": 8,
+            "max_length": 48,
+            "validations": 2,
+            "validation_rows": 48,
+            "student_count": 1,
+            "student_rows": 300,
+        },
+        "evaluation": {"rows": 64, "students": 1, "student_rows": 300, "resamples": 0},
+    },
 }
 """What a sweep changes of a scale: it has many more cells than a table."""
 

@@ -8,6 +8,7 @@ gradient. What a combiner has learnt so far are buffers and parameters of its ow
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ivra.errors import IvraError, unknown_name
 from ivra.training.aggregation import AGGREGATORS, aggregated
 from ivra.training.conflicts import Gradients, described, gradient_rows
+from ivra.training.devices import ALONE, Devices
 
 Normalise = Literal["auto", "none", "loss", "gradient"]
 PREFERENCE = "preference"
@@ -133,8 +135,9 @@ class Constrained(Combiner):
     square_average: Tensor
     ascents: Tensor
 
-    def __init__(self, bound: Mapping[str, float], rate: float) -> None:
+    def __init__(self, bound: Mapping[str, float], rate: float, devices: Devices = ALONE) -> None:
         super().__init__()
+        self._devices = devices
         self._bound = dict(bound)
         self.register_buffer("multipliers", torch.ones(len(bound)))
         self.register_buffer("square_average", torch.zeros(len(bound)))
@@ -149,12 +152,12 @@ class Constrained(Combiner):
             held[n] * step.factors[n] * over[n] if n in over else step.factors[n] * loss
             for n, loss in step.losses.items()
         ]
-        self._ascend(torch.stack([value.detach() for value in over.values()]))
+        self._ascend(_mean_over(self._devices, {n: value.item() for n, value in over.items()}))
         return torch.stack(terms).sum()
 
-    def _ascend(self, violation: Tensor) -> None:
+    def _ascend(self, violation: Mapping[str, float]) -> None:
         multipliers = nn.Parameter(self.multipliers)  # the same memory, as are the state's tensors
-        multipliers.grad = violation.to(multipliers)
+        multipliers.grad = multipliers.new_tensor(list(violation.values()))
         optimizer = torch.optim.RMSprop([multipliers], lr=self._rate, maximize=True)
         state = {"step": self.ascents, "square_avg": self.square_average}
         optimizer.state[multipliers] = state
@@ -228,6 +231,8 @@ class Mixer(nn.Module):
         measured: names of the losses whose gradients are compared, and aggregated.
         parameters: in which they are.
         rest: all other parameters that train.
+        devices: the processes that train together; what is learnt of scales and bounds is over
+            the batches of all of them, gradients are compared and aggregated by each for its own.
         steps: of the stage, until the final weights are reached; :meth:`advance` counts them.
     """
 
@@ -243,6 +248,7 @@ class Mixer(nn.Module):
         parameters: Sequence[nn.Parameter],
         rest: Sequence[nn.Parameter] = (),
         steps: int = 1,
+        devices: Devices = ALONE,
     ) -> None:
         super().__init__()
         self.mixing = mixing
@@ -250,7 +256,8 @@ class Mixer(nn.Module):
         self.measured = tuple(measured)
         self.steps = steps
         self._parameters_of_criteria = (list(parameters), list(rest))
-        self.combiner = _combiner(mixing, self.weights, self.measured)
+        self._devices = devices
+        self.combiner = _combiner(mixing, self.weights, self.measured, devices)
         self.register_buffer("scales", torch.zeros(len(self.weights)))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -292,6 +299,7 @@ class Mixer(nn.Module):
             sizes = {name: abs(loss.item()) for name, loss in losses.items()}
         else:
             sizes = found["norms"] if found is not None else {}
+        sizes = _mean_over(self._devices, sizes)
         right = 1 - MEMORY ** (int(self.seen) + 1)
         scales = dict.fromkeys(losses, 1.0)
         for place, name in enumerate(self.weights):
@@ -301,13 +309,21 @@ class Mixer(nn.Module):
         return scales
 
 
-def _combiner(mixing: Mixing, weights: Mapping[str, float], measured: Sequence[str]) -> Combiner:
+def _mean_over(devices: Devices, values: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each value over the processes."""
+    found = devices.values(dict(values))
+    return {name: fmean(own[name] for own in found) for name in values}
+
+
+def _combiner(
+    mixing: Mixing, weights: Mapping[str, float], measured: Sequence[str], devices: Devices
+) -> Combiner:
     if mixing.combine not in COMBINERS:
         raise unknown_name("combiner", mixing.combine, list(COMBINERS))
     if mixing.combine == "uncertainty" and len(weights) > 1:
         return Uncertainty(list(weights))
     if mixing.combine == "constrained" and len(weights) > 1:
-        return Constrained(mixing.bound, mixing.bound_lr)
+        return Constrained(mixing.bound, mixing.bound_lr, devices)
     criteria = [name for name in weights if name != TASK]
     if mixing.combine == PREFERENCE and len(criteria) > 1:
         return Preferred(criteria)

@@ -37,11 +37,6 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
         IvraError: anything the user can mend.
     """
     devices, own = devices_of(device)
-    if devices.count > 1 and (config.combine != "sum" or config.normalise not in ("auto", "none")):
-        raise IvraError(
-            f"{devices.count} processes with combine {config.combine} and normalise "
-            f"{config.normalise}: each would mix by its own gradients; expected sum and none"
-        )
     where = usable_device(own)
     seed_everything(config.seed)
     splits = read_splits(config)

@@ -204,8 +204,7 @@ class CriteriaStage:
             for name in self.weights
         ]
         self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
-        accumulation = self.config.gradient_accumulation_steps
-        self.shared = self.encoder.shared(self.devices, accumulation)
+        self.shared = self.encoder.shared(self.devices, self.config.gradient_accumulation_steps)
         self.per_epoch = self.shared.steps(self.train)
         epochs = math.ceil(self.config.epochs * self.per_epoch)
         self.steps = min(epochs, self.config.max_steps or 10**9)
@@ -287,7 +286,9 @@ class CriteriaStage:
             measured = list(self.weights)
         else:
             places, measured = ([*module, *backbone], []), list(weights)
-        mixer = Mixer(self.config.mixing, weights, measured, *places, steps=self.steps)
+        mixer = Mixer(
+            self.config.mixing, weights, measured, *places, steps=self.steps, devices=self.devices
+        )
         return mixer.to(self.backbone.device)
 
     @torch.no_grad()

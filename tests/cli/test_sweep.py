@@ -99,7 +99,7 @@ def test_a_slide_is_explained_and_judged_by_a_preference(
                   f"--json={tmp_path}/eval.json", "--explainers=random")  # fmt: skip
     assert judged.exit_code == 0, judged.output
     result = json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))
-    assert result["preference"] == {"suff": 1.0}
+    assert result["settings"]["preference"] == {"suff": 1.0}
 
 
 @pytest.mark.parametrize(

