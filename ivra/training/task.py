@@ -173,8 +173,7 @@ class Encoder:
             self.backbone.pad_id,
             self.backbone.padding_side,
             shuffle_seed=shuffle_seed,
-            by_length=shuffle_seed is not None
-            and (self.by_length or self.batch_tokens is not None),
+            by_length=alike and shuffle_seed is not None,
             most_tokens=self.batch_tokens,
         )
         return (batch.to(self.backbone.device) for batch in found)

@@ -91,7 +91,7 @@ def test_options_are_the_scalar_parameters_that_the_run_does_not_fill() -> None:
 def test_ours() -> None:
     removal = ["form", "margin", "bins_mode", "temperature", "samples"]
     assert list(Comprehensiveness.options()) == list(Sufficiency.options()) == removal
-    assert list(Consistency.options()) == ["form", "divergence", "distance"]
+    assert list(Consistency.options()) == ["form", "divergence", "distance", "scope"]
     assert list(Plausibility.options()) == ["form"]
     for known in known_criteria().values():
         for option in known.criterion.options().values():
