@@ -52,6 +52,12 @@ def capturing(capture: Capture) -> Iterator[Capture]:
         _ACTIVE.reset(token)
 
 
+def latest_reading() -> LayerReading | None:
+    """What was read of the layer that ran last; ``None`` where nothing reads."""
+    capture = _ACTIVE.get()
+    return capture.readings[-1] if capture is not None and capture.readings else None
+
+
 class _Recomputing:
     """Lets a layer be observed again as it was the first time; can be entered again and again."""
 
