@@ -20,6 +20,13 @@ class NotFiniteError(IvraError):
         self.row = row
 
 
+class ElsewhereError(NotFiniteError):
+    """The same in another process, which knows more of it."""
+
+    def __init__(self) -> None:
+        super().__init__("something is not finite in another process")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what ``error`` says that is not blank, else what kind of error it is."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -212,7 +212,7 @@ def save_adapter(adapted: "PeftModel", folder: Path) -> None:
     adapted.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     base = base_model(adapted)
     config = copy.deepcopy(base.config)
-    config.architectures = [type(base).__name__]
+    config.architectures = [type(base).__name__.removeprefix("FSDP")]  # its class, where shared out
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.save_pretrained(folder)

@@ -17,6 +17,7 @@ from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
 from ivra.backbones.quantised import HALF, bits_of, pin
+from ivra.backbones.sharding import put_together, whole_weights
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
@@ -54,7 +55,8 @@ class Backbone(nn.Module):
     read. ``source`` is what it was loaded from, ``labels`` the names of its classes in order,
     ``head_is_new`` whether its head still has to be trained, and ``task`` what the head is for.
     ``adapter`` is peft's view of ``model`` where LoRA adapts it: adapters and head alone are
-    trained and saved then.
+    trained and saved then. ``sharded``: :func:`ivra.backbones.sharding.shard` has shared the body
+    out among processes.
     """
 
     adapter: "PeftModel | None"
@@ -80,6 +82,7 @@ class Backbone(nn.Module):
         self.head_is_new = head_is_new
         self.task = task
         self.adapter = None
+        self.sharded = False
         self._accepts = set(inspect.signature(model.forward).parameters)
         if getattr(model.config, "type_vocab_size", 0) < 2:
             # GPT-2 accepts token types, but looks them up among its words.
@@ -142,11 +145,23 @@ class Backbone(nn.Module):
         pin(self.model)
         return self
 
-    def save_pretrained(self, folder: Path) -> None:
+    def gathered(self, keep: bool) -> dict[str, Tensor] | None:
+        """What :meth:`save_pretrained` needs to be given; all processes call it, and one keeps it.
+
+        ``None`` where it needs nothing: the model is not shared out, or its adapters are saved.
+        """
+        if not self.sharded or self.adapter is not None:
+            return None
+        return whole_weights(self.model, keep)
+
+    def save_pretrained(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """The model and its tokenizer, readable by transformers alone; of a model with adapters
-        these, the head and the name of the base, readable by peft."""
+        these, the head and the name of the base, readable by peft.
+
+        ``weights`` are those of :meth:`gathered`.
+        """
         if self.adapter is None:
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, state_dict=weights)
         else:
             save_adapter(self.adapter, folder)
         self.tokenizer.save_pretrained(folder)
@@ -193,6 +208,8 @@ class Backbone(nn.Module):
 
     def embed(self, ids: TokenIds) -> Hidden:
         """What :attr:`embeddings` gives for ``ids``; no hook on that layer sees it."""
+        if self.sharded:
+            put_together(self.model)
         embedded: Tensor = self.embeddings.forward(ids)
         return embedded
 
@@ -298,9 +315,10 @@ class Backbone(nn.Module):
 
     def _may_shorten(self, keep: TokenScores) -> bool:
         """Whether ``keep`` can be had by deletion: nothing asks for a derivative, every token is
-        there or not, and an outcome has no places that deletion would move."""
+        there or not, and an outcome has no places that deletion would move. Processes that share
+        the model out need as many passes each, whatever their rows."""
         moving = keep.requires_grad or any(p.requires_grad for p in self.parameters())
-        if not self.task.has_classes or (torch.is_grad_enabled() and moving):
+        if self.sharded or not self.task.has_classes or (torch.is_grad_enabled() and moving):
             return False
         return bool(((keep == 0) | (keep == 1)).all())
 

@@ -52,6 +52,19 @@ def capturing(capture: Capture) -> Iterator[Capture]:
         _ACTIVE.reset(token)
 
 
+def latest_reading() -> LayerReading | None:
+    """What was read of the layer that ran last; ``None`` where nothing reads.
+
+    Its tensors are made views of none, so that a hook on them sees every derivative.
+    """
+    capture = _ACTIVE.get()
+    if capture is None or not capture.readings:
+        return None
+    heads, values = capture.readings[-1]
+    capture.readings[-1] = LayerReading(heads.clone(), None if values is None else values.clone())
+    return capture.readings[-1]
+
+
 class _Recomputing:
     """Lets a layer be observed again as it was the first time; can be entered again and again."""
 

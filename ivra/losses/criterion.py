@@ -159,6 +159,8 @@ class Criterion(nn.Module, ABC):
     purpose."""
     needs_rationale: ClassVar[bool] = False
     """Whether training rows with a rationale are needed."""
+    needs_student: ClassVar[bool] = False
+    """Whether ``setup.new_student`` is called."""
     needs_classes: ClassVar[Mapping[str, object]] = {}
     """Options under which predictions must be of a few classes, the same in every row."""
 

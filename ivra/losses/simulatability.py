@@ -104,6 +104,7 @@ class Simulatability(Criterion):
     name = "sim"
     better = "higher"
     selects = False
+    needs_student = True
     derivative = "approximate"
     derivative_options: ClassVar[Mapping[str, object]] = {
         "pilot": True,

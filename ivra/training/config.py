@@ -80,6 +80,9 @@ class TrainConfig(BaseModel):
     target_modules: tuple[str, ...] = Field(
         (), description="linear layers that get adapters (default: the family's)"
     )
+    fsdp: StrictBool = Field(
+        False, description="share the frozen body's weights out among the processes (FSDP2)"
+    )
     data: str = Field("builtin", description="builtin, a file, a folder or a hub data set")
     eval_data: str | None = Field(None, description="rows for validation (default: data's dev)")
     text_column: str | None = Field(None, description="column that holds the text")
@@ -276,6 +279,11 @@ class TrainConfig(BaseModel):
             raise IvraError(
                 f"{name} without lora: quantised weights cannot be trained: add lora, whose "
                 "adapters can"
+            )
+        if self.fsdp and (self.load_in_8bit or self.load_in_4bit):
+            raise IvraError(
+                "fsdp with load_in_8bit or load_in_4bit: quantised weights cannot be shared out; "
+                "leave one of them out"
             )
         for name in () if self.lora else ("lora_r", "lora_alpha", "lora_dropout", "target_modules"):
             value = getattr(self, name)

@@ -54,6 +54,10 @@ class Devices:
             return [value]
         return [json.loads(blob) for blob in self.exchange(json.dumps(value).encode())]
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in some process."""
+        return any(self.values(flag))
+
     def first(self, call: Callable[[], Any]) -> Any:
         """What ``call`` gives the main process, which alone calls it, or the error it raises there.
 
@@ -130,6 +134,11 @@ def processes() -> int:
 def is_main() -> bool:
     """Whether this process is the one that writes, before anything is read."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def accelerate_shards() -> bool:
+    """Whether ``accelerate launch`` was told to shard the model its own way."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
 
 
 def devices_of(name: str) -> tuple[Devices, str]:

@@ -4,14 +4,14 @@ import random
 from dataclasses import dataclass
 
 from ivra.attention import InterpretableAttention
-from ivra.backbones import Backbone, load_backbone
+from ivra.backbones import Backbone, load_backbone, shard
 from ivra.data import Item, fingerprint
 from ivra.errors import IvraError
 from ivra.losses import known_criteria, parse_criteria
 from ivra.tasks import Task
 from ivra.training.config import TrainConfig
 from ivra.training.device import usable_device
-from ivra.training.devices import ALONE, Devices, devices_of
+from ivra.training.devices import ALONE, Devices, accelerate_shards, devices_of, processes
 from ivra.training.randomness import seed_everything
 from ivra.training.soup import start_from
 from ivra.training.task import Encoder, Splits, encoder_of, labels_of, read_splits, task_of
@@ -36,6 +36,7 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
     Raises:
         IvraError: anything the user can mend.
     """
+    _check_launch(config)
     devices, own = devices_of(device)
     where = usable_device(own)
     seed_everything(config.seed)
@@ -49,14 +50,51 @@ def read_lesson(config: TrainConfig, device: str) -> Lesson:
         tasks=(task,),
         seed=config.seed,
         loading=config.loading,
-        device=where,
+        device="cpu" if config.fsdp else where,
     )
+    if config.fsdp:
+        _check_frozen(config, backbone)
+        shard(backbone, devices.count, where)
     encoder = encoder_of(backbone, config)
     train, valid = encoder.lessons(splits.train), encoder.items(splits.valid)
     _check_rationales(config, train)
     module = _new_module(config, backbone)
     random.Random(config.seed).shuffle(train)
     return Lesson(config, encoder, module, train, valid, _data_record(splits), devices)
+
+
+def finetunes(config: TrainConfig, backbone: Backbone) -> bool:
+    """Whether there will be a stage 1."""
+    return config.finetune == "always" or (config.finetune == "auto" and backbone.head_is_new)
+
+
+def _check_launch(config: TrainConfig) -> None:
+    """That a model is shared out by ivra, among several, and wanted by no one else."""
+    if accelerate_shards():
+        raise IvraError(
+            "accelerate launch was told to use FSDP, which would shard nothing here: leave "
+            "--use_fsdp out, and give ivra train --fsdp"
+        )
+    if config.fsdp and processes() == 1:
+        raise IvraError(
+            "fsdp shares the model out among several processes, but there is one: start more, as "
+            "in torchrun --nproc-per-node 2 -m ivra train --fsdp"
+        )
+    known = known_criteria()
+    for name, _ in parse_criteria(config.criteria):
+        if config.fsdp and known[name].criterion.needs_student:
+            raise IvraError(
+                f"fsdp with criterion '{name}', whose students need the whole model: leave one of "
+                "them out"
+            )
+
+
+def _check_frozen(config: TrainConfig, backbone: Backbone) -> None:
+    if backbone.adapter is None and (config.train != "module" or finetunes(config, backbone)):
+        raise IvraError(
+            "fsdp needs the body frozen: expected lora, or train module with a model that knows "
+            f"the task, or finetune never; got train {config.train} and finetune {config.finetune}"
+        )
 
 
 def _check_criteria(config: TrainConfig, task: Task) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ivra.data import Batch
-from ivra.errors import NotFiniteError
+from ivra.errors import ElsewhereError, NotFiniteError
 from ivra.training.conflicts import Gradients
 from ivra.training.devices import ALONE, Devices
 from ivra.training.keeping import BestKeeper, Validation
@@ -196,12 +196,14 @@ class Loop:
         logged, failed = {}, None
         try:
             logged = self._slopes(batch)
+        except ElsewhereError:
+            failed = ""
         except NotFiniteError as error:
             failed = str(error)
         found = self.devices.values([failed, logged])
         wrong = [text for text, _ in found if text is not None]
         if wrong:
-            raise NotFiniteError(wrong[0])
+            raise NotFiniteError(next(filter(None, wrong)))
         self.devices.add_up(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.clip)
         if not math.isfinite(norm.item()):
@@ -216,11 +218,15 @@ class Loop:
         for part in self.split(batch):
             try:
                 loss, terms = self.objective(part)
+            except ElsewhereError:
+                raise
             except NotFiniteError as error:
                 row = "" if error.row is None else f" in row {part.items[error.row].row.id}"
                 raise NotFiniteError(f"{_named(part)}: {error.what}{row}") from error
-            if not math.isfinite(loss.item()):
-                raise NotFiniteError(f"{_named(part)}: the loss is {loss.item()}")
+            finite = math.isfinite(loss.item())
+            if self.devices.any(not finite):  # or the backward passes of the others would wait
+                what = f"{_named(part)}: the loss is {loss.item()}"
+                raise ElsewhereError if finite else NotFiniteError(what)
             share = len(part) / len(batch)
             (loss * share).backward()
             for name, value in terms.items():

@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ivra.attention import AttentionSizes, InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
@@ -123,12 +124,13 @@ def save_weights(
     module: InterpretableAttention,
     backbone: Backbone | None = None,
     folders: tuple[str, ...] = (MODEL,),
+    gathered: dict[str, Tensor] | None = None,
 ) -> None:
     """The module's shape and weights and, if given, the model they belong to, in one step.
 
     The model (or its adapters) stands in each of ``folders`` with its tokenizer, see
-    :meth:`Backbone.save_pretrained`. A kill at any moment leaves what was there or all that is
-    new; so do an error and an interrupt.
+    :meth:`Backbone.save_pretrained`, which is given ``gathered``. A kill at any moment leaves what
+    was there or all that is new; so do an error and an interrupt.
     """
     with one_line(f"cannot save the weights to {path}"), replace_together(path) as staged:
         write_json_atomic(staged / MODULE, module.config())
@@ -136,7 +138,7 @@ def save_weights(
         save_file(tensors, staged / WEIGHTS)
         if backbone is not None:
             for folder in folders:
-                backbone.save_pretrained(staged / folder)
+                backbone.save_pretrained(staged / folder, gathered)
         for weights in staged.rglob("*.safetensors"):  # for the owner alone, whatever the umask
             shutil.copymode(staged / MODULE, weights)
         write_checksums(staged, path)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Batch, Item
+from ivra.errors import ElsewhereError, IvraError, NotFiniteError
 from ivra.losses import (
     Criterion,
     Setup,
@@ -63,7 +64,7 @@ def _share_right(
 ) -> float:
     """The same, of what each process says of its batches of ``items``, whose places are given."""
     task, named = backbone.task, {}
-    for number, (places, batch, outcome) in enumerate(said):
+    for number, (places, batch, outcome) in enumerate(one for one in said if len(one[0])):
         named[f"places.{number}"] = places
         named[f"said.{number}"] = task.unpadded(outcome, batch).float().cpu()
     parts = [
@@ -265,11 +266,18 @@ class CriteriaStage:
         if self.trains_backbone:
             losses[TASK] = self.task.loss(view.logits, view.labels)
             logged[TASK] = losses[TASK].item()
+        failed: NotFiniteError | None = None
         for criterion in self.criteria:
             criterion.inner_step(view)
-            terms = check_terms(criterion, criterion(view), len(batch))
+            try:
+                terms = check_terms(criterion, criterion(view), len(batch))
+            except NotFiniteError as error:  # the others may wait for the passes that follow
+                failed = failed or error
+                continue
             losses[criterion.name] = terms.total().mean()
             logged |= {key: value.mean().item() for key, value in terms.items()}
+        if self.devices.any(failed is not None):
+            raise failed or ElsewhereError
         loss, gradients = self.mixer(losses)
         if gradients is not None:
             for hook in self.hooks:
@@ -311,7 +319,7 @@ class CriteriaStage:
             view = self.view(batch, removal=self.task.removal)
             said.append((places, batch, view.logits))
             for criterion in self.criteria:
-                values = criterion.metric(view)
+                values = criterion.metric(view)[: len(places)]
                 totals[criterion.name] += values.nansum().item()
                 defined[criterion.name] += int(values.isnan().logical_not().sum())
         found = self.devices.values([totals, defined])
@@ -344,6 +352,11 @@ class CriteriaStage:
 
     def _new_student(self) -> Student:
         """A class of students, and study rows that stage 2 will not see."""
+        if self.backbone.sharded:
+            raise IvraError(
+                "fsdp with a criterion that teaches students: they need the whole model; leave one "
+                "of them out"
+            )
         config = self.config
         count = min(config.student_rows, len(self.train) // 2)
         study, self.train = self.train[:count], self.train[count:]

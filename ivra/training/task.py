@@ -193,12 +193,18 @@ class Encoder:
     def own_batches(
         self, items: Sequence[Item], devices: Devices
     ) -> Iterator[tuple[Tensor, Batch]]:
-        """This process's share of the batches of ``items``, in order, with the rows' places."""
-        start = 0
+        """This process's share of the batches of ``items``, in order, with the rows' places.
+
+        Where processes share the model out each gets as many: one that would be a batch short gets
+        the last once more, with no places.
+        """
+        start = number = 0
         for number, batch in enumerate(self.batches(items)):
             if number % devices.count == devices.index:
                 yield torch.arange(start, start + len(batch)), batch
             start += len(batch)
+        if start and self.backbone.sharded and number % devices.count < devices.index:
+            yield torch.arange(0), batch
 
     def shared(self, devices: Devices, accumulation: int) -> "Shared":
         """The batches of steps that several parts make up together."""

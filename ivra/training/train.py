@@ -24,7 +24,7 @@ from ivra.training.config import TrainConfig
 from ivra.training.device import environment
 from ivra.training.devices import Devices
 from ivra.training.keeping import Validation
-from ivra.training.lesson import Lesson, read_lesson
+from ivra.training.lesson import Lesson, finetunes, read_lesson
 from ivra.training.log import LOG, JsonlLog, logged_conflicts
 from ivra.training.loop import Hooks, Outcome
 from ivra.training.randomness import seed_everything
@@ -211,12 +211,13 @@ class Training:
         config = self.config
         if self.checkpoint is not None and self.checkpoint.stage == "criteria":
             return True
-        if config.finetune == "always" or (config.finetune == "auto" and self.backbone.head_is_new):
+        if finetunes(config, self.backbone):
             self.first = self._stage(self._finetune)
         self.backbone.eval()
         self.before = self._part(self._accuracy)
         folders = (MODEL,) if config.train == "module" else (MODEL, PLAIN)
-        self._written(lambda: save_weights(self.path, self.module, self.backbone, folders))
+        weights = self.backbone.gathered(self.devices.is_main)
+        self._written(lambda: save_weights(self.path, self.module, self.backbone, folders, weights))
         if self.interrupted:
             self.after = self.before
         return not self.interrupted
