@@ -1,9 +1,7 @@
 """A Hugging Face model with a head, whose attention can be read and whose input can be thinned."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
@@ -11,23 +9,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ivra.attention import AttentionSizes, LayerReader, LayerReading
+from ivra.attention import AttentionSizes, LayerReader
 from ivra.backbones.adapters import Base, base_of, begin_anew, fill, learnt, save_adapter, twin
 from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import Family
-from ivra.backbones.hook import Capture, capturing
+from ivra.backbones.hook import Capture, capturing, given_output
+from ivra.backbones.order import padded_right, reordered_reading, reordered_tokens
 from ivra.backbones.quantised import HALF, bits_of, pin
 from ivra.backbones.sharding import put_together, whole_weights
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
-from ivra.shapes import (
-    Hidden,
-    Labels,
-    Outputs,
-    TokenIds,
-    TokenMask,
-    TokenScores,
-)
+from ivra.shapes import Hidden, Labels, Outputs, TokenIds, TokenMask, TokenScores
 from ivra.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
@@ -234,13 +226,13 @@ class Backbone(nn.Module):
         ids = self._findable(batch.input_ids, batch.attention_mask)
         if embeddings is None and ids is not batch.input_ids:
             embeddings = self.embed(batch.input_ids)
-        with nullcontext() if embeddings is None else self._given_embeddings(embeddings):
+        with nullcontext() if embeddings is None else given_output(self.embeddings, embeddings):
             output = self._run(batch, ids, batch.attention_mask, capture, hidden)
         readings = tuple(capture.readings)
         states = torch.stack(output.hidden_states[1:]).mean(0) if hidden else None
         if back is not None:
-            readings = tuple(_reorder_reading(reading, back) for reading in readings)
-            states = None if states is None else _gather_tokens(states, back)
+            readings = tuple(reordered_reading(reading, back) for reading in readings)
+            states = None if states is None else reordered_tokens(states, back)
         return Encoding(output.logits, readings, states, self.task)
 
     def classify(
@@ -294,7 +286,7 @@ class Backbone(nn.Module):
         keep = torch.where(batch.explainable, keep, torch.ones_like(keep))
         if removal == "embedding":
             capture = Capture(batch.attention_mask)
-            with self._given_embeddings(self._mixed_embeddings(batch.input_ids, keep)):
+            with given_output(self.embeddings, self._mixed_embeddings(batch.input_ids, keep)):
                 ids = self._findable(batch.input_ids, batch.attention_mask)
                 return self._run(batch, ids, batch.attention_mask, capture).logits
         if removal != "attention":
@@ -309,7 +301,7 @@ class Backbone(nn.Module):
         # A removed token's id becomes padding, so that a head that reads the last token finds
         # the last one kept; its own embedding still enters, or nothing could bring it back.
         ids = self._findable(torch.where(kept, batch.input_ids, self.pad_id), kept)
-        with self._given_embeddings(self.embed(batch.input_ids)):
+        with given_output(self.embeddings, self.embed(batch.input_ids)):
             logits = self._run(batch, ids, kept, capture).logits
         return self.task.kept(logits, keep)
 
@@ -384,10 +376,7 @@ class Backbone(nn.Module):
         """
         if self.family.pooled != "first" or bool(batch.attention_mask[:, 0].all()):
             return batch, None
-        order = batch.attention_mask.logical_not().int().argsort(dim=1, stable=True)
-        fields = ("input_ids", "token_type_ids", "attention_mask", "explainable")
-        moved = {name: getattr(batch, name).gather(1, order) for name in fields}
-        return replace(batch, **moved), order.argsort(dim=1)
+        return padded_right(batch)
 
     def pooled_place(self, batch: Batch) -> Labels:
         """Which token of each row the classification head reads, ``(B,)``.
@@ -408,28 +397,3 @@ class Backbone(nn.Module):
         own = self.embed(ids)
         share = keep[..., None].to(own)
         return share * own + (1 - share) * self.embed(torch.full_like(ids, self.mask_id))
-
-    @contextmanager
-    def _given_embeddings(self, embeddings: Hidden) -> Iterator[None]:
-        """Give ``embeddings`` in the place of what the layer looks up."""
-
-        def give(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return embeddings
-
-        handle = self.embeddings.register_forward_hook(give)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-def _gather_tokens(states: Tensor, place: Tensor) -> Tensor:
-    return states.gather(1, place[..., None].expand_as(states))
-
-
-def _reorder_reading(reading: LayerReading, place: Tensor) -> LayerReading:
-    def move(scores: Tensor) -> Tensor:
-        return scores.gather(2, place[:, None].expand_as(scores))
-
-    values = None if reading.values is None else move(reading.values)
-    return LayerReading(move(reading.heads), values)
