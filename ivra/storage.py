@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from filelock import FileLock, Timeout
 from ivra.errors import IvraError, first_line
 
 LOCK = ".lock"
+TEMPORARY = ".tmp"
 STAGED, READY, REPLACED = ".new", ".next", ".old"
 """Folders that :func:`replace_together` works in; none of them is left when it is done."""
 
@@ -29,7 +31,7 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     device such as /dev/stdout) is written to as it stands, never replaced.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
     try:
         content = text.encode("utf-8")
         if os.path.exists(path) and not os.path.isfile(path):
@@ -53,6 +55,16 @@ def write_text_atomic(path: str | Path, text: str) -> None:
         reason = error.strerror or first_line(error)
         hint = " Create the folder first." if isinstance(error, FileNotFoundError) else ""
         raise IvraError(f"cannot write {path}: {reason}.{hint}") from error
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what a kill inside :func:`write_text_atomic` left in ``folder``.
+
+    For one writer at a time: another one's file would be taken away.
+    """
+    for path in folder.glob(f".*{TEMPORARY}"):
+        if re.fullmatch(rf"\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_json_atomic(path: str | Path, data: object) -> None:

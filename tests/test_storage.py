@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ivra.errors import IvraError
-from ivra.storage import write_json_atomic, write_text_atomic
+from ivra.storage import remove_temporary, write_json_atomic, write_text_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -101,3 +101,11 @@ def test_json_has_no_nan(tmp_path: Path, value: float):
         write_json_atomic(path, {"metrics": {"comp": [1.0, value]}})
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json"]
+
+
+def test_what_a_kill_left_of_a_text_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    others = [".tmp", ".notes.tmp", "run.json", ".0123456789abcdef.tmp.bak"]
+    for name in [".0123456789abcdef.tmp", *others]:
+        (tmp_path / name).write_text("{")
+    remove_temporary(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ivra.errors import IvraError
-from ivra.storage import locked, remove_whole
+from ivra.storage import locked, remove_temporary, remove_whole
 from ivra.training.checkpoint import FOLDER, Checkpoint, load_checkpoint, parse_every
 from ivra.training.config import TrainConfig, make_config
 from ivra.training.config_file import read_config
@@ -71,6 +71,7 @@ def resume(
         training = Training(lesson, folder, hooks, every, checkpoint)
 
         def prepare() -> None:
+            remove_temporary(folder)
             cut_log(folder / LOG, checkpoint.log if checkpoint else 0)
             (folder / RECORD).unlink(missing_ok=True)
             save_config(folder, config)
