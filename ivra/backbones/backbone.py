@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ivra.attention import AttentionSizes, LayerReader, LayerReading
+from ivra.attention import AttentionSizes, LayerReader
 from ivra.backbones.adapters import Base, base_of, begin_anew, fill, learnt, save_adapter, twin
 from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing
+from ivra.backbones.places import findable, gather_tokens, reorder_reading, shortened
 from ivra.backbones.quantised import HALF, bits_of, pin
-from ivra.backbones.sharding import put_together, whole_weights
+from ivra.backbones.sharding import put_together
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
@@ -37,8 +38,6 @@ Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
 """What a removed token is kept at, so that the derivative there exists: so little that even an
 attention logit 50 above all others leaves nothing of it."""
-_SHORTENED_GROUPS = 4
-"""In how many groups of like length shortened rows run: fewer pad more, more are smaller."""
 
 
 class _Output(NamedTuple):
@@ -145,20 +144,11 @@ class Backbone(nn.Module):
         pin(self.model)
         return self
 
-    def gathered(self, keep: bool) -> dict[str, Tensor] | None:
-        """What :meth:`save_pretrained` needs to be given; all processes call it, and one keeps it.
-
-        ``None`` where it needs nothing: the model is not shared out, or its adapters are saved.
-        """
-        if not self.sharded or self.adapter is not None:
-            return None
-        return whole_weights(self.model, keep)
-
     def save_pretrained(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """The model and its tokenizer, readable by transformers alone; of a model with adapters
         these, the head and the name of the base, readable by peft.
 
-        ``weights`` are those of :meth:`gathered`.
+        ``weights`` are those of :func:`ivra.backbones.sharding.gathered`.
         """
         if self.adapter is None:
             self.model.save_pretrained(folder, state_dict=weights)
@@ -239,8 +229,8 @@ class Backbone(nn.Module):
         readings = tuple(capture.readings)
         states = torch.stack(output.hidden_states[1:]).mean(0) if hidden else None
         if back is not None:
-            readings = tuple(_reorder_reading(reading, back) for reading in readings)
-            states = None if states is None else _gather_tokens(states, back)
+            readings = tuple(reorder_reading(reading, back) for reading in readings)
+            states = None if states is None else gather_tokens(states, back)
         return Encoding(output.logits, readings, states, self.task)
 
     def classify(
@@ -324,14 +314,8 @@ class Backbone(nn.Module):
 
     def _shortened(self, batch: Batch, kept: TokenMask) -> Outputs:
         """Logits of the rows with all but their ``kept`` tokens deleted, like lengths together."""
-        counts = kept.sum(-1)
-        order = kept.logical_not().int().argsort(dim=1, stable=True)
         logits = None
-        for rows in counts.argsort(descending=True).chunk(_SHORTENED_GROUPS):
-            place = order[rows, : int(counts[rows[0]])]
-            present = kept[rows].gather(1, place)
-            ids = batch.input_ids[rows].gather(1, place).where(present, self.pad_id)
-            types = batch.token_type_ids[rows].gather(1, place).where(present, 0)
+        for rows, ids, types, present in shortened(batch, kept, self.pad_id):
             found = self.classify(ids, types, present, present, present)
             if logits is None:
                 logits = found.new_empty(len(batch), *found.shape[1:])
@@ -340,17 +324,9 @@ class Backbone(nn.Module):
         return logits
 
     def _findable(self, ids: TokenIds, visible: TokenMask) -> TokenIds:
-        """``ids`` for a head that reads the last token whose id is not that of padding.
-
-        In a row of nothing but that id (pad = eos) it would read column 0, be that padding. The
-        first visible token of such a row, which is what it reads in the row alone, gets another
-        id; its embedding has to be given by a hook then.
-        """
-        lost = (visible & (ids != self.pad_id)).any(-1, keepdim=True).logical_not()
-        if self.family.pooled != "last" or not bool(lost.any()):
-            return ids
-        first = visible & (visible.cumsum(-1) == 1)
-        return torch.where(first & lost, int(self.pad_id == 0), ids)
+        """``ids`` for the head, see :func:`findable`; their embeddings have to be given by a hook
+        where they are not the batch's own."""
+        return findable(ids, visible, self.pad_id) if self.family.pooled == "last" else ids
 
     def _run(
         self,
@@ -421,15 +397,3 @@ class Backbone(nn.Module):
             yield
         finally:
             handle.remove()
-
-
-def _gather_tokens(states: Tensor, place: Tensor) -> Tensor:
-    return states.gather(1, place[..., None].expand_as(states))
-
-
-def _reorder_reading(reading: LayerReading, place: Tensor) -> LayerReading:
-    def move(scores: Tensor) -> Tensor:
-        return scores.gather(2, place[:, None].expand_as(scores))
-
-    values = None if reading.values is None else move(reading.values)
-    return LayerReading(move(reading.heads), values)
