@@ -1,9 +1,7 @@
 """A Hugging Face model with a head, whose attention can be read and whose input can be thinned."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
@@ -15,20 +13,13 @@ from ivra.attention import AttentionSizes, LayerReader
 from ivra.backbones.adapters import Base, base_of, begin_anew, fill, learnt, save_adapter, twin
 from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import Family
-from ivra.backbones.hook import Capture, capturing
-from ivra.backbones.places import findable, gather_tokens, reorder_reading, shortened
+from ivra.backbones.hook import Capture, capturing, given_output
+from ivra.backbones.order import padded_right, reordered_reading, reordered_tokens
 from ivra.backbones.quantised import HALF, bits_of, pin
 from ivra.backbones.sharding import put_together
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
-from ivra.shapes import (
-    Hidden,
-    Labels,
-    Outputs,
-    TokenIds,
-    TokenMask,
-    TokenScores,
-)
+from ivra.shapes import Hidden, Labels, Outputs, TokenIds, TokenMask, TokenScores
 from ivra.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
@@ -38,6 +29,8 @@ Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
 """What a removed token is kept at, so that the derivative there exists: so little that even an
 attention logit 50 above all others leaves nothing of it."""
+_SHORTENED_GROUPS = 4
+"""In how many groups of like length shortened rows run: fewer pad more, more are smaller."""
 
 
 class _Output(NamedTuple):
@@ -224,13 +217,13 @@ class Backbone(nn.Module):
         ids = self._findable(batch.input_ids, batch.attention_mask)
         if embeddings is None and ids is not batch.input_ids:
             embeddings = self.embed(batch.input_ids)
-        with nullcontext() if embeddings is None else self._given_embeddings(embeddings):
+        with nullcontext() if embeddings is None else given_output(self.embeddings, embeddings):
             output = self._run(batch, ids, batch.attention_mask, capture, hidden)
         readings = tuple(capture.readings)
         states = torch.stack(output.hidden_states[1:]).mean(0) if hidden else None
         if back is not None:
-            readings = tuple(reorder_reading(reading, back) for reading in readings)
-            states = None if states is None else gather_tokens(states, back)
+            readings = tuple(reordered_reading(reading, back) for reading in readings)
+            states = None if states is None else reordered_tokens(states, back)
         return Encoding(output.logits, readings, states, self.task)
 
     def classify(
@@ -284,7 +277,7 @@ class Backbone(nn.Module):
         keep = torch.where(batch.explainable, keep, torch.ones_like(keep))
         if removal == "embedding":
             capture = Capture(batch.attention_mask)
-            with self._given_embeddings(self._mixed_embeddings(batch.input_ids, keep)):
+            with given_output(self.embeddings, self._mixed_embeddings(batch.input_ids, keep)):
                 ids = self._findable(batch.input_ids, batch.attention_mask)
                 return self._run(batch, ids, batch.attention_mask, capture).logits
         if removal != "attention":
@@ -299,7 +292,7 @@ class Backbone(nn.Module):
         # A removed token's id becomes padding, so that a head that reads the last token finds
         # the last one kept; its own embedding still enters, or nothing could bring it back.
         ids = self._findable(torch.where(kept, batch.input_ids, self.pad_id), kept)
-        with self._given_embeddings(self.embed(batch.input_ids)):
+        with given_output(self.embeddings, self.embed(batch.input_ids)):
             logits = self._run(batch, ids, kept, capture).logits
         return self.task.kept(logits, keep)
 
@@ -314,8 +307,14 @@ class Backbone(nn.Module):
 
     def _shortened(self, batch: Batch, kept: TokenMask) -> Outputs:
         """Logits of the rows with all but their ``kept`` tokens deleted, like lengths together."""
+        counts = kept.sum(-1)
+        order = kept.logical_not().int().argsort(dim=1, stable=True)
         logits = None
-        for rows, ids, types, present in shortened(batch, kept, self.pad_id):
+        for rows in counts.argsort(descending=True).chunk(_SHORTENED_GROUPS):
+            place = order[rows, : int(counts[rows[0]])]
+            present = kept[rows].gather(1, place)
+            ids = batch.input_ids[rows].gather(1, place).where(present, self.pad_id)
+            types = batch.token_type_ids[rows].gather(1, place).where(present, 0)
             found = self.classify(ids, types, present, present, present)
             if logits is None:
                 logits = found.new_empty(len(batch), *found.shape[1:])
@@ -324,9 +323,17 @@ class Backbone(nn.Module):
         return logits
 
     def _findable(self, ids: TokenIds, visible: TokenMask) -> TokenIds:
-        """``ids`` for the head, see :func:`findable`; their embeddings have to be given by a hook
-        where they are not the batch's own."""
-        return findable(ids, visible, self.pad_id) if self.family.pooled == "last" else ids
+        """``ids`` for a head that reads the last token whose id is not that of padding.
+
+        In a row of nothing but that id (pad = eos) it would read column 0, be that padding. The
+        first visible token of such a row, which is what it reads in the row alone, gets another
+        id; its embedding has to be given by a hook then.
+        """
+        lost = (visible & (ids != self.pad_id)).any(-1, keepdim=True).logical_not()
+        if self.family.pooled != "last" or not bool(lost.any()):
+            return ids
+        first = visible & (visible.cumsum(-1) == 1)
+        return torch.where(first & lost, int(self.pad_id == 0), ids)
 
     def _run(
         self,
@@ -360,10 +367,7 @@ class Backbone(nn.Module):
         """
         if self.family.pooled != "first" or bool(batch.attention_mask[:, 0].all()):
             return batch, None
-        order = batch.attention_mask.logical_not().int().argsort(dim=1, stable=True)
-        fields = ("input_ids", "token_type_ids", "attention_mask", "explainable")
-        moved = {name: getattr(batch, name).gather(1, order) for name in fields}
-        return replace(batch, **moved), order.argsort(dim=1)
+        return padded_right(batch)
 
     def pooled_place(self, batch: Batch) -> Labels:
         """Which token of each row the classification head reads, ``(B,)``.
@@ -384,16 +388,3 @@ class Backbone(nn.Module):
         own = self.embed(ids)
         share = keep[..., None].to(own)
         return share * own + (1 - share) * self.embed(torch.full_like(ids, self.mask_id))
-
-    @contextmanager
-    def _given_embeddings(self, embeddings: Hidden) -> Iterator[None]:
-        """Give ``embeddings`` in the place of what the layer looks up."""
-
-        def give(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return embeddings
-
-        handle = self.embeddings.register_forward_hook(give)
-        try:
-            yield
-        finally:
-            handle.remove()

@@ -22,14 +22,17 @@ COMBINE = ("sum", "upgrad")
 METHOD = "ivra-value"
 WARM = "warm"
 _SETS: dict[str, tuple[str, ...]] = {"cpu": ("sst2", "esnli"), "paper": ("imdb", "esnli", "squad")}
-_SIZES: dict[str, dict[str, Values]] = {
+_SIZES: dict[str, Values] = {
     "tiny": {
         "training": {"finetune_epochs": 1, "max_steps": 2, "validation_rows": 16},
         "evaluation": {"student_rows": 16, "student_epochs": 1},
     },
     "cpu": {
+        "model_seed": None,
         "training": {
             "finetune_epochs": 1,
+            "finetune_lr": None,
+            "batching": "shuffled",
             "max_steps": 40,
             "batch_size": 8,
             "max_length": 48,

@@ -187,7 +187,7 @@ class Loop:
         if step in self._validation_steps():
             self._validate(course)
         elif self.saver is not None and self.saver.due(step):
-            self.saver.save(self.stage, step, course.state_dict())
+            self._save(course, self.saver)
 
     def _learn(self, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         """One step of the optimiser; the terms, means over the rows of the batch."""
@@ -243,7 +243,13 @@ class Loop:
             best = course.keeper.offer(course.step, validation)
             self._tell(lambda hook: hook.on_validation(self.stage, course.step, validation, best))
         if self.saver is not None:
-            self.saver.save(self.stage, course.step, course.state_dict())
+            self._save(course, self.saver)
+
+    def _save(self, course: "_Course", saver: Saver) -> None:
+        """Hand the state over; whatever that draws, the steps to come draw as if it were not."""
+        state = course.state_dict()
+        saver.save(self.stage, course.step, state)
+        course.draw_from(state)
 
     def _tell(self, call: Callable[[Hooks], None]) -> None:
         for hook in self.hooks:
@@ -310,6 +316,11 @@ class _Course:
         own = state["own"][self._loop.devices.index]
         for name, part in self._loop.carried.items():
             part.load_state_dict(own["carried"][name])
+        self.draw_from(state)
+
+    def draw_from(self, state: State) -> None:
+        """Set the random number generators to where they stood in ``state``."""
+        own = state["own"][self._loop.devices.index]
         set_random_state(own["random"], self.parameters[0].device)
 
 

@@ -36,7 +36,7 @@ def test_a_table_of_the_paper_from_start_to_tables(table2: tuple[Result, Path]) 
     assert result.exit_code == 0, result.output
     lines = (output / "tables.csv").read_text(encoding="utf-8").splitlines()
     rows = list(csv.DictReader(lines))
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert {row["figure"] for row in rows} == {"comp"}
     static = json.loads((output / "cells" / "tiny-electra_builtin_static-seed0.json").read_text())
     lime = next(row for row in rows if row["explanation"] == "LIME")
@@ -69,10 +69,10 @@ def test_a_dry_run_prints_cells_and_times_and_writes_nothing(
     more = [*QUICK, "--seeds=0,1", f"--output={output}", "--dry-run"]
     lines = call("study", "table2", "--scale=tiny", *more).stdout.splitlines()
     assert lines[0] == "tiny-electra_builtin_static-seed0  finished"
-    assert lines[4].startswith("tiny-electra_builtin_static-seed1  about ")
-    assert lines[-1].startswith("4 of 8 cells to run, about ")
+    assert lines[5].startswith("tiny-electra_builtin_static-seed1  about ")
+    assert lines[-1].startswith("5 of 10 cells to run, about ")
     fresh = call("study", "table2", "--scale=tiny", f"--output={tmp_path}/new", "--dry-run").stdout
-    assert "time unknown for 8, none of their kind is finished" in fresh
+    assert "time unknown for 10, none of their kind is finished" in fresh
     assert list(tmp_path.iterdir()) == []
 
 

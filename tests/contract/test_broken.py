@@ -275,7 +275,7 @@ CAUGHT = [
     ("metric", DefinedOnceInABatch, "nan, nan, nan, nan]"),
     ("padding side", UndefinedOnTheLeft, "expected the metric"),
     ("one by one", DefinedOnceInABatch, "in row 0, got nan"),
-    ("finite", LogOfZero, "not finite (nan in row"),
+    ("finite", LogOfZero, "not finite, nan in row"),
     ("finite", RootOfZero, "expected a finite gradient in the saliency, got inf"),
     ("graph", Detached, "expected terms that carry a gradient, got constants"),
     ("graph", Flat, "got 0 for every token"),

@@ -73,7 +73,7 @@ def test_a_warm_start_is_from_the_runs_of_its_criteria_alone(tmp_path: Path) -> 
     matrix = matrix_of(study, tmp_path)
     names = [cell.cell.name for cell in matrix.cells]
     one = next(c for c in matrix.cells if c.method == "upgrad:warm")
-    runs = tmp_path.resolve() / "runs"
+    runs = tmp_path.resolve()
     assert one.cell.training.init_module == (
         str(runs / "tiny-electra_builtin_sum_comp-seed3"),
         str(runs / "tiny-electra_builtin_sum_suff-2-seed3"),
