@@ -5,7 +5,7 @@ from ivra.backbones.builder import load_backbone
 from ivra.backbones.encoding import Encoding
 from ivra.backbones.families import FAMILIES, Family
 from ivra.backbones.loading import AS_IT_IS, Dtype, Loading, Lora
-from ivra.backbones.sharding import shard
+from ivra.backbones.sharding import gathered, shard
 from ivra.backbones.tiny import TINY
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Family",
     "Loading",
     "Lora",
+    "gathered",
     "load_backbone",
     "shard",
 ]

@@ -16,7 +16,7 @@ from ivra.backbones.families import Family
 from ivra.backbones.hook import Capture, capturing, given_output
 from ivra.backbones.order import padded_right, reordered_reading, reordered_tokens
 from ivra.backbones.quantised import HALF, bits_of, pin
-from ivra.backbones.sharding import put_together, whole_weights
+from ivra.backbones.sharding import put_together
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import Hidden, Labels, Outputs, TokenIds, TokenMask, TokenScores
@@ -137,20 +137,11 @@ class Backbone(nn.Module):
         pin(self.model)
         return self
 
-    def gathered(self, keep: bool) -> dict[str, Tensor] | None:
-        """What :meth:`save_pretrained` needs to be given; all processes call it, and one keeps it.
-
-        ``None`` where it needs nothing: the model is not shared out, or its adapters are saved.
-        """
-        if not self.sharded or self.adapter is not None:
-            return None
-        return whole_weights(self.model, keep)
-
     def save_pretrained(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """The model and its tokenizer, readable by transformers alone; of a model with adapters
         these, the head and the name of the base, readable by peft.
 
-        ``weights`` are those of :meth:`gathered`.
+        ``weights`` are those of :func:`ivra.backbones.sharding.gathered`.
         """
         if self.adapter is None:
             self.model.save_pretrained(folder, state_dict=weights)

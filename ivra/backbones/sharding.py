@@ -53,13 +53,16 @@ def put_together(model: PreTrainedModel) -> None:
     cast(FSDPModule, model).unshard()
 
 
-def whole_weights(model: PreTrainedModel, keep: bool) -> dict[str, Tensor]:
-    """The weights of a model that was shared out, in main memory; all processes call it.
+def gathered(backbone: "Backbone", keep: bool) -> dict[str, Tensor] | None:
+    """The weights that :meth:`Backbone.save_pretrained` has to be given, in main memory.
 
-    Nothing for those that do not ``keep`` them.
+    All processes call it; those that do not ``keep`` them get none. ``None`` where it needs
+    nothing: the model is not shared out, or its adapters are saved.
     """
+    if not backbone.sharded or backbone.adapter is not None:
+        return None
     found = {}
-    for name, value in model.state_dict().items():
+    for name, value in backbone.model.state_dict().items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if keep:
             found[name] = whole.cpu()

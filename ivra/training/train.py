@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ivra.attention import InterpretableAttention
-from ivra.backbones import Backbone, load_backbone
+from ivra.backbones import Backbone, gathered, load_backbone
 from ivra.losses import parse_criteria
 from ivra.storage import current, locked, remove_whole
 from ivra.training.checkpoint import (
@@ -216,7 +216,7 @@ class Training:
         self.backbone.eval()
         self.before = self._part(self._accuracy)
         folders = (MODEL,) if config.train == "module" else (MODEL, PLAIN)
-        weights = self.backbone.gathered(self.devices.is_main)
+        weights = gathered(self.backbone, self.devices.is_main)
         self._written(lambda: save_weights(self.path, self.module, self.backbone, folders, weights))
         if self.interrupted:
             self.after = self.before

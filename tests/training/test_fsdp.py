@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
 from ivra.attention import InterpretableAttention
-from ivra.backbones import Backbone, Loading, Lora, load_backbone, shard
+from ivra.backbones import Backbone, Loading, Lora, gathered, load_backbone, shard
 from ivra.data import Batch, Row, read_rows
 from ivra.errors import IvraError, NotFiniteError
 from ivra.training import Encoder, TrainConfig, lesson, make_config, train
@@ -202,8 +202,8 @@ def test_a_body_that_was_shared_out_is_saved_whole(
     shard(shared, 1, torch.device("cpu"))
     assert isinstance(shared.embeddings.weight, DTensor)
     assert not any(p.requires_grad for p in shared.parameters())
-    assert shared.gathered(False) == {}, "one process alone keeps it"
-    shared.save_pretrained(tmp_path / "shared", shared.gathered(True))
+    assert gathered(shared, False) == {}, "one process alone keeps it"
+    shared.save_pretrained(tmp_path / "shared", gathered(shared, True))
     whole.save_pretrained(tmp_path / "whole")
     expected, found = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "shared"))
     assert expected.keys() == found.keys()
@@ -217,6 +217,7 @@ import json, sys
 from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
+from ivra.losses import Sufficiency, Terms
 from ivra.training import make_config, resume, train
 from ivra.training.loop import Loop
 
@@ -244,8 +245,19 @@ except RuntimeError as error:
 Loop._learn = learn
 torch.distributed.barrier()  # the first process may still be at its checkpoint
 resume(output / "cut")
+
+forward, calls = Sufficiency.forward, []
+def go_wrong(self, view):
+    calls.append(self)
+    terms = forward(self, view)
+    wrong = rank == 1 and len(calls) == 2
+    return Terms(**{name: term / 0 if wrong else term for name, term in terms.items()})
+Sufficiency.forward = go_wrong
+meeting = {"criteria": "suff,cons", "options": {"cons": {"scope": "global"}}, "finetune": "never"}
+train(make_config(values | meeting | {"skip_nonfinite": True}), output=output, name="wrong")
 """
-"""Trains; says what this process holds of the body; trains again, breaks off, and goes on."""
+"""Trains; says what this process holds of the body; trains again, breaks off, and goes on; trains
+with a term that is not finite at the second step of the second process."""
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +330,9 @@ def test_two_processes_share_the_body_and_give_what_one_gives(
     for a, b in zip(*logs, strict=True):
         assert (a["stage"], a["step"], a["split"]) == (b["stage"], b["step"], b["split"])
         assert a["terms"] == pytest.approx(b["terms"], rel=1e-3, abs=1e-5)
+    wrong = json.loads((output / "wrong" / "run.json").read_text())
+    assert wrong["criteria"]["skipped"] == 1
+    assert wrong["criteria"]["steps"] == 4
     both = [json.loads((tmp_path / f"held{rank}.json").read_text()) for rank in range(2)]
     for held in both:
         assert all("lora_" in name for name in held["whole"])
