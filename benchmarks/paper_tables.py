@@ -176,7 +176,11 @@ def _compared(one: Summary, other: Summary, metric: str) -> str:
     return f"{word} ({shown(one)}, {shown(other)})"
 
 
-def one_pass(data: str = "sst2") -> str:
+SETS = {"sst2": "SST-2", "esnli": "e-SNLI"}
+"""Those whose table of one pass against hundreds is shown, by the name their authors give them."""
+
+
+def one_pass(data: str) -> str:
     """One forward pass against hundreds, COMP and SUFF side by side."""
     made = [one for one in cells() if one.data == data]
     static = next((one.result for one in made if one.method is None), None)
@@ -195,8 +199,9 @@ def one_pass(data: str = "sst2") -> str:
     lines = [[name, passes, shown(comp), shown(suff)] for name, passes, comp, suff in rows]
     seeds = sorted({one.result["config"]["seed"] for one in made if one.method == "ivra-value"})
     return (
-        f"MiniLM (6 layers) fine-tuned on SST-2 and frozen, seeds {', '.join(map(str, seeds))} of "
-        "training the module: mean and standard error. AOPC by deletion on the first "
+        f"MiniLM (6 layers) fine-tuned on {SETS[data]} and frozen, seeds "
+        f"{', '.join(map(str, seeds))} of training the module: mean and standard "
+        "error. AOPC by deletion on the first "
         f"{static['data']['rows']} test rows; *passes* are forward passes a row. "
         "[docs/results.md](docs/results.md) has the commands and all that was compared.\n\n"
         + markdown(["explanation", "passes", "COMP (higher is better)", "SUFF (lower)"], lines)

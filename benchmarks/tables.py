@@ -254,7 +254,7 @@ def pages() -> dict[Path, str]:
             readme.read_text(encoding="utf-8"),
             START,
             END,
-            (paper_tables.one_pass(), builtin(), explain_time()),
+            (*map(paper_tables.one_pass, paper_tables.SETS), builtin(), explain_time()),
         ),
         criteria: between(
             between(
