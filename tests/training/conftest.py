@@ -43,3 +43,25 @@ def config(folder: str) -> Callable[..., TrainConfig]:
         return TrainConfig(**(given | values))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make(folder: str) -> Callable[..., TrainConfig]:
+    """A configuration of two criteria that takes a fraction of a second."""
+
+    def made(**values: object) -> TrainConfig:
+        given: dict[str, object] = {
+            "criteria": "comp,suff",
+            "data": folder,
+            "max_length": 32,
+            "batch_size": 8,
+            "finetune_epochs": 0.5,
+            "max_steps": 3,
+            "validations": 1,
+            "validation_rows": 8,
+            "student_rows": 8,
+            "student_count": 1,
+        }
+        return TrainConfig(**(given | values))
+
+    return made

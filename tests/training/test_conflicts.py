@@ -9,45 +9,11 @@ import torch
 from click.testing import CliRunner
 
 from ivra.cli.main import main
-from ivra.data import read_rows
 from ivra.training import CriteriaStage, Hooks, TrainConfig, Validation, resume, train
 from ivra.training.combining import COMBINERS, Combined, Mixer
 from ivra.training.conflicts import Conflict, conflict_line, conflicts, mean_gradients
 
 Make = Callable[..., TrainConfig]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A few of the built-in rows, as files."""
-    made = tmp_path_factory.mktemp("reviews")
-    for part, count in (("train", 32), ("dev", 8), ("test", 8)):
-        rows = [{"text": r.texts[0], "label": r.label} for r in read_rows("builtin", part)[:count]]
-        lines = [json.dumps(row) + "\n" for row in rows]
-        (made / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return str(made)
-
-
-@pytest.fixture(scope="module")
-def make(folder: str) -> Make:
-    """A configuration of a fraction of a second."""
-
-    def made(**values: object) -> TrainConfig:
-        given: dict[str, object] = {
-            "criteria": "comp,suff",
-            "data": folder,
-            "max_length": 32,
-            "batch_size": 8,
-            "finetune_epochs": 0.5,
-            "max_steps": 3,
-            "validations": 1,
-            "validation_rows": 8,
-            "student_rows": 8,
-            "student_count": 1,
-        }
-        return TrainConfig(**(given | values))
-
-    return made
 
 
 def steps_of(path: Path) -> list[dict]:

@@ -1,7 +1,6 @@
 """One module for every trade-off, and modules that start from others'."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 from ivra.attention import AttentionSizes, InterpretableAttention, Shifted
-from ivra.data import read_rows
 from ivra.errors import IvraError
 from ivra.training import CriteriaStage, Run, TrainConfig, Validation, load_run, make_config, train
 from ivra.training.combining import Mixer, Mixing
@@ -18,31 +16,6 @@ from ivra.training.soup import start_from
 
 Make = Callable[..., TrainConfig]
 SIZES = AttentionSizes(2, 2, 4, 4, 2)
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A configuration of a fraction of a second."""
-    folder = tmp_path_factory.mktemp("reviews")
-    for part, count in (("train", 32), ("dev", 8), ("test", 8)):
-        rows = [{"text": r.texts[0], "label": r.label} for r in read_rows("builtin", part)[:count]]
-        lines = [json.dumps(row) + "\n" for row in rows]
-        (folder / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
-
-    def made(**values: object) -> TrainConfig:
-        given: dict[str, object] = {
-            "criteria": "comp,suff",
-            "data": str(folder),
-            "max_length": 32,
-            "batch_size": 8,
-            "finetune_epochs": 0.5,
-            "max_steps": 3,
-            "validations": 1,
-            "validation_rows": 8,
-        }
-        return TrainConfig(**(given | values))
-
-    return made
 
 
 @pytest.fixture(scope="module")
