@@ -1,5 +1,6 @@
 """A run that is taken up again ends as it would have, to the bit, or says in one line why not."""
 
+import copy
 import json
 import os
 import random
@@ -484,8 +485,9 @@ def test_a_checkpoint_of_another_run_does_not_fit(
     save = Checkpoints.save
 
     def harmed(self: Checkpoints, stage: str, step: int, state: dict) -> None:
-        harm(state)
-        save(self, stage, step, state)
+        other = copy.deepcopy(state)
+        harm(other)
+        save(self, stage, step, other)
 
     with monkeypatch.context() as context:
         context.setattr(Checkpoints, "save", harmed)
