@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ivra.studies import Summary, markdown, summary_of
 
 CELLS = Path(__file__).parent / "results" / "paper"
+LEVELS = Path(__file__).parent / "results" / "levels"
 STATIC = {
     "random": "random",
     "untrained": "untrained module",
@@ -62,10 +63,10 @@ class Made(NamedTuple):
     result: dict[str, Any]
 
 
-def cells() -> list[Made]:
-    """Every cell, by name."""
+def cells(folder: Path = CELLS) -> list[Made]:
+    """Every cell of the studies in a folder, by name."""
     found = []
-    for path in sorted(CELLS.glob("*/cells/*.json")):
+    for path in sorted(folder.glob("*/cells/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         _, data, *rest = result["cell"]["group"].split("_")
         method, criterion = rest if len(rest) == 2 else (None, None)
@@ -260,6 +261,23 @@ def trials() -> str:
         )
     header = ["trained for", "hidden units", "steps", "COMP", "SUFF", "COMP by bin"]
     return markdown(header, rows) if rows else ""
+
+
+def levels() -> str:
+    """Figure 6: which levels of the module are trained, on the data sets it was run on."""
+    made = cells(LEVELS)
+    sets = dict.fromkeys(one.data for one in made)
+    columns = [(data, metric) for data in sets for metric in ("comp", "suff")]
+    if not columns:
+        return ""
+    names = dict.fromkeys(one.method for one in made if one.method is not None)
+    rows = [
+        [name.replace("+", ", "), *(shown(trained(made, d, name, m, m)) for d, m in columns)]
+        for name in sorted(names, key=lambda name: (name.count("+"), name))
+    ]
+    start = [shown(explained(made, d, "untrained", m)) for d, m in columns]
+    header = [f"{m.upper()}, {SETS.get(d, d)}, trained for `{m}`" for d, m in columns]
+    return markdown(["levels trained", *header], [*rows, ["none (untrained)", *start]])
 
 
 def results() -> str:

@@ -244,6 +244,17 @@ def between(text: str, start: str, end: str, parts: tuple[str, ...]) -> str:
     return f"{before}{start}\n\n{body}\n{end}{after}"
 
 
+def results_page(text: str) -> str:
+    """``docs/results.md`` with its tables made anew."""
+    for name, part in (
+        ("paper", paper_tables.results()),
+        ("levels", paper_tables.levels()),
+        ("trials", paper_tables.trials()),
+    ):
+        text = between(text, f"<!-- {name} -->", f"<!-- end of {name} -->", (part,))
+    return text
+
+
 def pages() -> dict[Path, str]:
     """The pages with tables, as they should be."""
     readme, docs = ROOT / "README.md", ROOT / "docs"
@@ -273,17 +284,7 @@ def pages() -> dict[Path, str]:
             "<!-- end of aopc -->",
             (aopc_time(),),
         ),
-        results: between(
-            between(
-                results.read_text(encoding="utf-8"),
-                "<!-- paper -->",
-                "<!-- end of paper -->",
-                (paper_tables.results(),),
-            ),
-            "<!-- trials -->",
-            "<!-- end of trials -->",
-            (paper_tables.trials(),),
-        ),
+        results: results_page(results.read_text(encoding="utf-8")),
         attention: between(
             attention.read_text(encoding="utf-8"),
             "<!-- measured -->",
