@@ -20,6 +20,8 @@ COLOUR_MAP = "PuOr"
 """Orange for a loss, purple for a gain: the colour-blind can tell them apart."""
 SMALLEST, LARGEST = 0.1, 1.0
 """Of the ARG at which the colour is at its end."""
+LEGEND_WIDTH = 1.8
+"""Inches that an entry of the legend takes."""
 
 
 def percent(value: float) -> str:
@@ -118,7 +120,8 @@ def front_panels(sweep: Sweep, data: str) -> Figure:
         ax.set_visible(False)
     if pairs:
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", fontsize=8, ncols=len(labels))
+        across = max(1, int(size[0] / LEGEND_WIDTH))
+        figure.legend(handles, labels, loc="outside lower center", fontsize=8, ncols=across)
     title = f"The front of the criteria: {sweep.model}, {data}\nbetter is up and right"
     figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
     return figure
