@@ -3,7 +3,7 @@
 import inspect
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from ivra.tasks import CLASSIFICATION, Task
 if TYPE_CHECKING:
     from peft import PeftModel
 
-Removal = Literal["attention", "embedding"]
 _LEAST_KEEP = 1e-30
 """What a removed token is kept at, so that the derivative there exists: so little that even an
 attention logit 50 above all others leaves nothing of it."""
