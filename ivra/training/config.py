@@ -108,7 +108,9 @@ class TrainConfig(BaseModel):
     seed: Seed = Field(0, description="seed of every random choice")
     batch_size: Count = Field(32, description="rows a step")
     batching: Literal["shuffled", "by-length"] = Field(
-        "shuffled", description="which rows share a step: any, or those of like length (faster)"
+        "shuffled",
+        description="which rows share a step: any, or those of like length (faster; not for "
+        "criteria that compare rows, as cons does)",
     )
     batch_tokens: Count | None = Field(
         None, description="at most this many tokens a step, padding counted, instead of rows"

@@ -172,6 +172,8 @@ class CriteriaStage:
     """Stage 2: weighted criteria, plus the task's cross-entropy where the backbone trains.
 
     The backbone runs without dropout, so that both passes of every difference see one function.
+    With a pairwise criterion batches are shuffled whatever ``config.batching`` says: rows of one
+    length teach to tell those apart, and nothing of rows of unlike length.
     """
 
     config: TrainConfig
@@ -206,6 +208,8 @@ class CriteriaStage:
             for name in self.weights
         ]
         self.needs_hidden = any(criterion.needs_hidden for criterion in self.criteria)
+        if any(criterion.pairwise for criterion in self.criteria):
+            self.encoder = replace(self.encoder, by_length=False)
         self.shared = self.encoder.shared(self.devices, self.config.gradient_accumulation_steps)
         self.per_epoch = self.shared.steps(self.train)
         epochs = math.ceil(self.config.epochs * self.per_epoch)
