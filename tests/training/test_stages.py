@@ -1,8 +1,13 @@
-"""What stage 1 shows a model."""
+"""What stage 1 shows a model, and which rows share a step of stage 2."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 
-from ivra.training.stages import thinned
+from ivra.training import TrainConfig
+from ivra.training.lesson import read_lesson
+from ivra.training.stages import CriteriaStage, thinned
 
 
 def test_nothing_is_removed_from_a_share_of_no_rows() -> None:
@@ -25,3 +30,19 @@ def test_how_much_of_a_row_goes_is_drawn_evenly() -> None:
     gone = (thinned(torch.ones(4000, 200, dtype=torch.bool), 1.0) == 0).float().mean(-1)
     quartiles = gone.quantile(torch.tensor([0.25, 0.5, 0.75]))
     torch.testing.assert_close(quartiles, torch.tensor([0.25, 0.5, 0.75]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("criteria", "alike"), [("suff", True), ("cons", False)])
+def test_batches_of_like_length_are_not_for_criteria_that_compare_rows(
+    config: Callable[..., TrainConfig], criteria: str, alike: bool
+) -> None:
+    chosen = config(criteria=criteria, batching="by-length")
+    lesson = read_lesson(chosen, "cpu")
+    stage = CriteriaStage(chosen, lesson.encoder, lesson.module, lesson.train, lesson.valid)
+    batches = list(stage.shared.batches(stage.train, 0))
+    lengths = [batch.attention_mask.sum(-1).tolist() for batch in batches]
+    spans = sorted((min(each), max(each)) for each in lengths)
+    apart = all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert len(batches) == 4
+    assert apart is alike
+    assert stage.encoder.by_length is alike
