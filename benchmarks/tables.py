@@ -10,6 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import mixing_tables
 import paper_tables
 
 from ivra.storage import write_text_atomic
@@ -260,6 +261,7 @@ def pages() -> dict[Path, str]:
     readme, docs = ROOT / "README.md", ROOT / "docs"
     criteria, attention = docs / "criteria.md", docs / "attention.md"
     evaluation, results = docs / "evaluation.md", docs / "results.md"
+    mixing = docs / "mixing.md"
     return {
         readme: between(
             readme.read_text(encoding="utf-8"),
@@ -285,6 +287,12 @@ def pages() -> dict[Path, str]:
             (aopc_time(),),
         ),
         results: results_page(results.read_text(encoding="utf-8")),
+        mixing: between(
+            mixing.read_text(encoding="utf-8"),
+            "<!-- mixing -->",
+            "<!-- end of mixing -->",
+            (mixing_tables.mixing(),),
+        ),
         attention: between(
             attention.read_text(encoding="utf-8"),
             "<!-- measured -->",
