@@ -79,11 +79,21 @@ def explain(
         IvraError: an unknown explainer, option or value, a text without a token to explain, or
             ``batch_tokens`` below 1.
     """
+    return _explained(run, rows, explainers, batch_tokens)[1]
+
+
+def _explained(
+    run: Run,
+    rows: Sequence[str | tuple[str, str] | Row],
+    explainers: Sequence[str],
+    batch_tokens: int,
+) -> tuple[Sequence[Item], list[ExplainedRow]]:
+    """The items that are explained, a row each, and what :func:`explain` returns."""
     chosen = _explainers(run, explainers, batch_tokens)
     backbone = run.backbone.eval()
     windows = run.encoder.items([_row(row, i) for i, row in enumerate(rows)], labelled=False)
     if not windows:
-        return []
+        return [], []
     items, logits = predicted(backbone, windows)
     claims = backbone.task.claims(items, logits, backbone.labels)
     found = {e.name: token_scores(e, backbone, items, batch_tokens) for e in chosen}
@@ -112,13 +122,14 @@ def explain(
                     answer=claim.span,
                 )
             )
-    return explained
+    return items, explained
 
 
 def compare(
     run: Run,
     rows: Sequence[str | tuple[str, str] | Row],
     explainers: Sequence[str] = ("ivra", "attention", "input-x-gradient", "random"),
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[Compared]:
     """Explain rows by several explainers, and judge each explanation on its own row.
 
@@ -126,20 +137,19 @@ def compare(
         run: from :func:`ivra.load` or :func:`ivra.train`.
         rows: as :func:`explain` takes them.
         explainers: ``"ivra"`` (the trained module) and names of static explainers.
+        batch_tokens: as :func:`explain` takes it.
 
     Returns:
         For every row, one :class:`~ivra.reports.Compared` an explainer: the explained row, and
         its AOPC comprehensiveness and sufficiency with the bins of the run, by deletion.
 
     Raises:
-        IvraError: an unknown explainer, or a text without a token to explain.
+        IvraError: as :func:`explain` does.
     """
     names = tuple(dict.fromkeys(explainers))
-    given = [_row(row, i) for i, row in enumerate(rows)]
-    explained = explain(run, given, names)
+    items, explained = _explained(run, rows, names, batch_tokens)
     if not explained:
         return []
-    items = run.encoder.items(given, labelled=False)
     rankings = {
         name: [torch.tensor(row.saliency) for row in explained if row.explainer == name]
         for name in names

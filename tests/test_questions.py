@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,27 @@ def test_the_answer_is_shown_where_it_stands(run: Run) -> None:
     assert found["texts"] == ["the plot ?", context]
 
 
+def test_long_contexts_are_compared_as_they_are_judged(run: Run) -> None:
+    """A row of several windows is one row, judged on the window that holds the answer."""
+    rows = ivra.training.read_splits(run.config).test[:4]
+    long = [
+        replace(row, texts=(row.texts[0], f"{row.texts[1]} {row.texts[1]}"), answers=None)
+        for row in rows
+    ]
+    names = ("ivra", "attention")
+    compared = ivra.compare(run, long, names)
+    assert len(compared) == len(long) * len(names) < len(run.encoder.items(long, labelled=False))
+    again = ivra.explain(run, long, names)
+    assert explain_json([each.row for each in compared]) == explain_json(again)
+    small = ivra.compare(run, long, names, batch_tokens=1)
+    assert [each.comp for each in small] == pytest.approx([each.comp for each in compared])
+    config = EvalConfig(metrics=("aopc",), rows=4, explainers=("attention",), resamples=0)
+    figures = evaluate(run, config)["figures"]
+    short = ivra.compare(run, rows, ("ivra",))
+    assert isinstance(figures, dict)
+    assert figures["ivra"]["comp"] == pytest.approx(sum(e.comp or 0 for e in short) / 4, abs=1e-5)
+
+
 def test_the_question_is_explained_where_asked(question_folder: Path, tmp_path: Path) -> None:
     config = config_of(
         question_folder, criteria="comp", question_tokens="explainable", train="both"
@@ -171,6 +193,9 @@ def test_the_commands(question_folder: Path, tmp_path: Path) -> None:
     (found,) = json.loads(Path(json_path).read_text())
     assert found["prediction"] in said
     assert "the plot ?" in said
+    said = call("compare", path, *question, "--explainers=ivra", "--explain-batch-tokens=64")
+    assert found["prediction"] in said
+    assert "COMP" in said
     for arguments, words in (
         (
             ["explain", path, "--text", "one"],

@@ -3,8 +3,8 @@
 import click
 
 from ivra.api import compare, write_comparison
-from ivra.cli.console import comma_separated, console, different_files, quiet
-from ivra.cli.explain import given_rows
+from ivra.cli.console import comma_separated, console, different_files, preferring, quiet
+from ivra.cli.rows import given_rows, output_options, row_options
 from ivra.explainers import ModuleExplainer, check_explainers
 from ivra.reports import compare_json, render_comparison
 from ivra.reports.results import EXPLAINER_TITLES
@@ -16,10 +16,7 @@ ROWS = 5
 
 @click.command("compare")
 @click.argument("run", default="runs/latest", type=click.Path(path_type=str))
-@click.option("--text", "texts", multiple=True, help="a text; can be repeated")
-@click.option("--pair", "pairs", multiple=True, help="its second text (hypothesis), in order")
-@click.option("--data", type=str, help="rows: a file, a folder or a data set")
-@click.option("--split", default="test", show_default=True, help="part of the data")
+@row_options
 @click.option(
     "--rows", type=click.IntRange(1), default=ROWS, show_default=True, metavar="N", help="at most"
 )
@@ -29,9 +26,7 @@ ROWS = 5
     show_default=True,
     help="with commas; a line each",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps, ...")
-@click.option("--html", "html_path", type=click.Path(dir_okay=False), help="write a page")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False), help="write the numbers")
+@output_options
 def compare_command(
     run: str,
     texts: tuple[str, ...],
@@ -40,6 +35,8 @@ def compare_command(
     split: str,
     rows: int,
     explainers: str,
+    explain_batch_tokens: int,
+    preference: dict[str, float] | None,
     device: str,
     html_path: str | None,
     json_path: str | None,
@@ -47,14 +44,17 @@ def compare_command(
     """Show a few rows of RUN (default: the latest) explained by several explainers.
 
     Each line is one explainer's scores over the same text, with its comprehensiveness and
-    sufficiency on that row. Give texts with --text, or a file with --data.
+    sufficiency on that row. Give texts with --text, questions with --question and --context, or
+    a file with --data.
     """
     different_files(html=html_path, json=json_path)
     names = comma_separated(explainers)
     check_explainers(names, (ModuleExplainer.name,))
     quiet()
-    loaded, given = given_rows(lambda: load_run(run, device), texts, pairs, data, split, rows)
-    compared = compare(loaded, given, names)
+    loaded, given = given_rows(
+        lambda: preferring(load_run(run, device), preference), texts, pairs, data, split, rows
+    )
+    compared = compare(loaded, given, names, batch_tokens=explain_batch_tokens)
     console.print(render_comparison(compared, EXPLAINER_TITLES))
     if json_path is not None:
         write_json_atomic(json_path, compare_json(compared))

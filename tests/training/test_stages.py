@@ -1,5 +1,6 @@
 """What stage 1 shows a model, and which rows share a step of stage 2."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -42,7 +43,7 @@ def test_batches_of_like_length_are_not_for_criteria_that_compare_rows(
     batches = list(stage.shared.batches(stage.train, 0))
     lengths = [batch.attention_mask.sum(-1).tolist() for batch in batches]
     spans = sorted((min(each), max(each)) for each in lengths)
-    apart = all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    apart = all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     assert len(batches) == 4
     assert apart is alike
     assert stage.encoder.by_length is alike
