@@ -32,6 +32,8 @@ class EvalConfig:
             them, the true rationales).
         recall_k: numbers of tokens (or words) for recall@k, beside the number marked.
         resamples: of rows for the bootstrap intervals; 0 for none.
+        untaught: whether students that no explanation teaches (the control ``none``) learn too:
+            they are the same whatever is explained.
         seed: of the students, the random scores and the bootstrap.
         aopc: every choice of comprehensiveness and sufficiency.
         token_budget: tokens of a batch of predictions, padding included.
@@ -50,6 +52,7 @@ class EvalConfig:
     student_rows: int = 500
     student_epochs: float | None = None
     controls: tuple[str, ...] | None = None
+    untaught: bool = True
     recall_k: tuple[int, ...] = (5,)
     resamples: int = 2000
     seed: int = 0

@@ -79,13 +79,14 @@ def simulation_accuracy(
     seeds: Sequence[int],
     progress: Callable[[str, int], None] = lambda name, seed: None,
     batch_tokens: int = BATCH_TOKENS,
+    untaught: bool = True,
 ) -> dict[str, Simulation]:
     """Teach fresh students with each explainer, and some with none, and test them without.
 
     Every student learns the teacher's predictions on ``plan.rows`` rows of ``train``, drawn by
     its seed, by ``CE(S(x), y_hat) + beta D(r, r*)``, ``D`` the plan's divergence; the control
-    ``"none"`` has no second term, nor have rows whose explanation is all 0 (the control
-    ``"true"`` where nothing is marked).
+    ``"none"`` (left out unless ``untaught``) has no second term, nor have rows whose explanation
+    is all 0 (the control ``"true"`` where nothing is marked).
     On ``test`` no explanation is shown; the figure is the share of rows on which student and
     teacher predict the same. The same seed gives the same start, rows and order to the students
     of all explainers, so that their values are pairs. ``batch_tokens`` bounds what an explainer
@@ -96,7 +97,7 @@ def simulation_accuracy(
     correct: dict[str, list[list[bool]]] = {}
     for seed in seeds:
         rows = random.Random(seed).sample(list(train), min(plan.rows, len(train)))
-        for explainer in (None, *explainers):
+        for explainer in (None, *explainers) if untaught else explainers:
             name = "none" if explainer is None else explainer.name
             progress(name, seed)
             lessons = _lessons(teacher, explainer, rows, batch_tokens)

@@ -46,6 +46,7 @@ def add_simulation(sheet: Sheet) -> None:
         [10_000 + config.seed * 1000 + number for number in range(config.students)],
         lambda name, seed: sheet.progress(f"student of {name}"),
         config.explain_batch_tokens,
+        config.untaught,
     )
     for name, simulation in found.items():
         median = sheet.bootstrap.interval(
@@ -62,7 +63,7 @@ def add_simulation(sheet: Sheet) -> None:
     sheet.settings["sim"] = {
         "students": config.students,
         **plan._asdict(),
-        "controls": ["none", *(c.name for c in controls)],
+        "controls": [*["none"] * config.untaught, *(c.name for c in controls)],
         "test": "exact randomisation over rows, two-sided; McNemar's for one student",
     }
 
@@ -82,7 +83,7 @@ def _controls(config: EvalConfig, train: Sequence[Item]) -> list[Explainer]:
 def _comparisons(sheet: Sheet, found: dict[str, Simulation]) -> list[dict[str, object]]:
     """Every explainer's students against those of none, and the trained module's against all."""
     own = ModuleExplainer.name
-    pairs = [(name, "none") for name in found if name != "none"]
+    pairs = [(name, "none") for name in found if name != "none"] if "none" in found else []
     pairs += [(own, name) for name in found if name not in ("none", own)]
     tests: list[dict[str, object]] = []
     for first, second in pairs:

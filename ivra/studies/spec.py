@@ -223,12 +223,12 @@ def eval_config(values: Mapping[str, Any], where: str = "evaluation") -> EvalCon
     Raises:
         IvraError: in one line, the first value that does not fit and ``where`` it stood.
     """
-    known = [field.name for field in fields(EvalConfig)]
+    known = {field.name: field.type for field in fields(EvalConfig)}
     given = dict(values)
     for key, value in given.items():
         if key not in known:
-            raise unknown_name(f"key in {where}", str(key), known)
-        if isinstance(value, bool):
+            raise unknown_name(f"key in {where}", str(key), list(known))
+        if isinstance(value, bool) and known[key] is not bool:
             raise IvraError(f"{where}: {key} is {value}: expected no true or false")
     if isinstance(given.get("aopc"), Mapping):
         choices = dict(given["aopc"])

@@ -127,6 +127,7 @@ def sweep_study(
         "only": {name: mixed for name in list(methods)[1:] if name not in slides},
         "columns": (*columns, "accuracy"),
         "explainers": (),
+        "evaluation": {"untaught": False},
     }
     sets: Mapping[str, Values] = {name: {} for name in _SETS.get(scale, ())}
     preset = Preset("", values, sets)

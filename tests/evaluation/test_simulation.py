@@ -80,9 +80,15 @@ def test_students_of_one_seed_start_alike_and_see_the_same_rows_in_the_same_orde
 def test_values_are_shares_and_repeat(
     electra: Backbone, rows: tuple[list[Item], list[Item]]
 ) -> None:
-    def measure() -> dict[str, Simulation]:
+    def measure(untaught: bool = True) -> dict[str, Simulation]:
         return simulation_accuracy(
-            electra, EXPLAINERS, *rows, lambda seed: fresh(electra, seed), PLAN, SEEDS
+            electra,
+            EXPLAINERS,
+            *rows,
+            lambda seed: fresh(electra, seed),
+            PLAN,
+            SEEDS,
+            untaught=untaught,
         )
 
     torch.manual_seed(0)
@@ -90,6 +96,8 @@ def test_values_are_shares_and_repeat(
     torch.manual_seed(1)
     assert measure() == first
     assert list(first) == ["none", "untrained", "random"]
+    taught = measure(untaught=False)
+    assert taught == {name: first[name] for name in ("untrained", "random")}
     for simulation in first.values():
         assert len(simulation.values) == len(SEEDS)
         assert all(0 <= value <= 1 for value in simulation.values)
