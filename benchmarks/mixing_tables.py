@@ -19,10 +19,9 @@ def mixing() -> str:
         return "Nothing yet: `python benchmarks/mixing.py` measures it.\n"
     parts = [_alone(found)]
     for name, sweep in found.items():
-        parts += [f"ARG in percent, {name}: {' / '.join(_mixing(sweep))}", _gains(sweep)]
-    parts += ["", "\n".join(_summary(found))]
+        parts += [f"ARG in percent, {name}: {' / '.join(_mixing(sweep))}", "", _gains(sweep)]
     corners = _corners(found)
-    return "\n".join([*parts, "", corners] if corners else parts) + "\n"
+    return "\n".join([*parts, *_summary(found), *(["", corners] if corners else [])]) + "\n"
 
 
 def _read(path: Path) -> Sweep:
@@ -35,10 +34,10 @@ def _mixing(sweep: Sweep) -> list[str]:
 
 
 def _figures(sweep: Sweep, method: str, criteria: list[str]) -> dict[str, float]:
-    (points,) = sweep["front"].values()
+    (front,) = sweep["front"].values()
     return next(
         point["figures"]
-        for point in points
+        for point in front["points"]
         if point["method"] == method and point["criteria"] == criteria
     )
 
@@ -67,7 +66,10 @@ def _cell(sweep: Sweep, methods: Iterable[str], criteria: list[str], criterion: 
 
 
 def _percent(value: float | None) -> str:
-    return "undef." if value is None else f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}")
+    if value is None:
+        return "undef."
+    text = f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}")
+    return "0" if text[1:] == "0" else text
 
 
 def _subsets(sweep: Sweep) -> list[list[str]]:
