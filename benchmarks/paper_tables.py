@@ -263,6 +263,25 @@ def trials() -> str:
     return markdown(header, rows) if rows else ""
 
 
+def plausibility() -> str:
+    """Table 6: agreement with human rationales, where a set has them."""
+    made = [one for one in cells() if "plausibility" in next(iter(one.result["figures"].values()))]
+    metrics = ("plausibility", "average_precision")
+    parts = []
+    for data in dict.fromkeys(one.data for one in made):
+        rows = [
+            [title, *(shown(explained(made, data, name, m)) for m in metrics)]
+            for name, title in STATIC.items()
+        ]
+        for method, title in METHODS.items():
+            for criterion in BETTER:
+                figures = (trained(made, data, method, criterion, m) for m in metrics)
+                rows.append([f"{title}, trained for `{criterion}`", *map(shown, figures)])
+        known = [row for row in rows if row[1] != "-"]
+        parts.append(markdown([data, "AUC", "average precision"], known))
+    return "\n".join(parts)
+
+
 def levels() -> str:
     """Figure 6: which levels of the module are trained, on the data sets it was run on."""
     made = cells(LEVELS)

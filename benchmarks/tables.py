@@ -249,6 +249,7 @@ def results_page(text: str) -> str:
     """``docs/results.md`` with its tables made anew."""
     for name, part in (
         ("paper", paper_tables.results()),
+        ("plausibility", paper_tables.plausibility()),
         ("levels", paper_tables.levels()),
         ("trials", paper_tables.trials()),
     ):
