@@ -5,7 +5,7 @@
 A sweep (``ivra sweep``) at cpu scale, with what makes a cell cheap: small batches, few samples a
 step for the gradient of comp and suff, and students (MiniLM) that learn few rows. ``NAME=STEPS``
 among the combiners trains for another number of steps (``sum=120``), for a comparison at equal
-compute; ``NAME@gradient`` normalises. One JSON a cell; a finished cell is not repeated.
+compute. One JSON a cell; a finished cell is not repeated.
 """
 
 import argparse
@@ -29,14 +29,12 @@ class Printed(Watch):
 
 
 def ways(combine: str) -> dict[str, dict[str, object]]:
-    """``sum,upgrad:warm,sum@gradient=120`` as ways of mixing."""
+    """``sum,upgrad:warm,sum=120`` as ways of mixing."""
     found: dict[str, dict[str, object]] = {}
     for text in combine.split(","):
         name, _, steps = text.partition("=")
-        name, _, scale = name.partition("@")
         base, _, warm = name.partition(":")
         found[text] = {"combine": base}
-        found[text] |= {"normalise": scale} if scale else {}
         found[text] |= {"init_module": ["alone"]} if warm else {}
         found[text] |= {"max_steps": int(steps)} if steps else {}
     return found
@@ -45,7 +43,7 @@ def ways(combine: str) -> dict[str, dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default=os.environ.get("IVRA_DATA", ""), help="folder of sets")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/mixing"))
+    parser.add_argument("--output", type=Path, help="folder (default: RESULTS/mixing/SETS)")
     parser.add_argument("--sets", default="sst2")
     parser.add_argument("--criteria", default="sim,comp,suff,cons")
     parser.add_argument("--combine", default="sum,upgrad")
@@ -86,7 +84,8 @@ def main() -> None:
             "student_epochs": arguments.student_epochs,
         },
     }
-    folder, output = arguments.data, arguments.output
+    folder = arguments.data
+    output = arguments.output or Path(__file__).parent / "results" / "mixing" / arguments.sets
     combine = ways(arguments.combine)
     study = sweep_study(arguments.criteria, combine, "cpu", changes, folder, arguments.method)
     left = [cell for cell in plan(study, output, folder) if not cell.finished]

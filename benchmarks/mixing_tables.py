@@ -1,11 +1,12 @@
 """What ``docs/mixing.md`` shows: the sweeps in ``results/mixing``, one a data set."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ivra.studies import markdown
+from ivra.studies.sweep_plots import percent
+from ivra.studies.sweep_write import UNDEFINED
 
 SWEEPS = Path(__file__).parent / "results" / "mixing"
 
@@ -19,18 +20,13 @@ def mixing() -> str:
         return "Nothing yet: `python benchmarks/mixing.py` measures it.\n"
     parts = [_alone(found)]
     for name, sweep in found.items():
-        parts += [f"ARG in percent, {name}: {' / '.join(_mixing(sweep))}", "", _gains(sweep)]
-    corners = _corners(found)
-    return "\n".join([*parts, *_summary(found), *(["", corners] if corners else [])]) + "\n"
+        parts += [f"ARG in percent, {name}: {' / '.join(sweep['methods'])}", "", _gains(sweep)]
+    parts += [f"* {name}, {line}" for name, sweep in found.items() for line in sweep["summary"]]
+    return "\n".join(parts) + "\n"
 
 
 def _read(path: Path) -> Sweep:
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    return {**whole["models"][0], "seeds": whole["seeds"]}
-
-
-def _mixing(sweep: Sweep) -> list[str]:
-    return [method for method in sweep["methods"] if not method.startswith("preference")]
+    return json.loads(path.read_text(encoding="utf-8"))["models"][0]
 
 
 def _figures(sweep: Sweep, method: str, criteria: list[str]) -> dict[str, float]:
@@ -43,7 +39,7 @@ def _figures(sweep: Sweep, method: str, criteria: list[str]) -> dict[str, float]
 
 
 def _alone(found: dict[str, Sweep]) -> str:
-    """The figures that ARG is relative to, and the accuracies."""
+    """The figures that ARG is relative to, and what each criterion alone does to the others."""
     criteria = next(iter(found.values()))["criteria"]
     rows = []
     for name, sweep in found.items():
@@ -53,23 +49,12 @@ def _alone(found: dict[str, Sweep]) -> str:
     return markdown(["data", "trained for, alone", *(c.upper() for c in criteria)], rows)
 
 
-def _cell(sweep: Sweep, methods: Iterable[str], criteria: list[str], criterion: str) -> str:
-    said, member = [], False
-    for method in methods:
-        for gain in sweep["arg"]:
-            place = (gain["method"], gain["criteria"], gain["criterion"])
-            if place == (method, criteria, criterion):
-                said.append(_percent(gain["arg"]))
-                member = gain["member"]
-    text = " / ".join(said)
-    return f"**{text}**" if member and text else text
-
-
-def _percent(value: float | None) -> str:
-    if value is None:
-        return "undef."
-    text = f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}")
-    return "0" if text[1:] == "0" else text
+def _cell(sweep: Sweep, criteria: list[str], criterion: str) -> str:
+    """ARG by every way of mixing; bold where the criterion is trained for."""
+    place = (criteria, criterion)
+    gains = [g for g in sweep["arg"] if (g["criteria"], g["criterion"]) == place]
+    text = " / ".join(UNDEFINED if gain["arg"] is None else percent(gain["arg"]) for gain in gains)
+    return f"**{text}**" if gains[0]["member"] else text
 
 
 def _subsets(sweep: Sweep) -> list[list[str]]:
@@ -79,32 +64,7 @@ def _subsets(sweep: Sweep) -> list[list[str]]:
 
 def _gains(sweep: Sweep) -> str:
     rows = [
-        [" + ".join(one), *(_cell(sweep, _mixing(sweep), one, c) for c in sweep["criteria"])]
+        [" + ".join(one), *(_cell(sweep, one, criterion) for criterion in sweep["criteria"])]
         for one in _subsets(sweep)
     ]
     return markdown(["trained for", *(c.upper() for c in sweep["criteria"])], rows)
-
-
-def _summary(found: dict[str, Sweep]) -> list[str]:
-    return [
-        f"* {name}, {line}"
-        for name, sweep in found.items()
-        for line in sweep["summary"]
-        if not line.startswith("preference")
-    ]
-
-
-def _corners(found: dict[str, Sweep]) -> str:
-    """One run of ``preference``, read once for each criterion at its own corner."""
-    rows = []
-    for name, sweep in found.items():
-        for method in sweep["methods"]:
-            if method.startswith("preference"):
-                own = (_cell(sweep, [method], [c], c).strip("*") for c in sweep["criteria"])
-                rows.append([name, *own])
-    if not rows:
-        return ""
-    criteria = next(iter(found.values()))["criteria"]
-    return markdown(
-        ["ARG in percent, one run", *(f"{c.upper()} at `{c}=1`" for c in criteria)], rows
-    )

@@ -30,10 +30,10 @@ class EvalConfig:
         controls: what further students are taught with, beside those taught with nothing
             (default: random scores, the trivial leak of the label and, where training rows carry
             them, the true rationales).
-        recall_k: numbers of tokens (or words) for recall@k, beside the number marked.
-        resamples: of rows for the bootstrap intervals; 0 for none.
         untaught: whether students that no explanation teaches (the control ``none``) learn too:
             they are the same whatever is explained.
+        recall_k: numbers of tokens (or words) for recall@k, beside the number marked.
+        resamples: of rows for the bootstrap intervals; 0 for none.
         seed: of the students, the random scores and the bootstrap.
         aopc: every choice of comprehensiveness and sufficiency.
         token_budget: tokens of a batch of predictions, padding included.

@@ -63,7 +63,7 @@ def add_simulation(sheet: Sheet) -> None:
     sheet.settings["sim"] = {
         "students": config.students,
         **plan._asdict(),
-        "controls": [*["none"] * config.untaught, *(c.name for c in controls)],
+        "controls": (["none"] if config.untaught else []) + [c.name for c in controls],
         "test": "exact randomisation over rows, two-sided; McNemar's for one student",
     }
 
@@ -83,7 +83,7 @@ def _controls(config: EvalConfig, train: Sequence[Item]) -> list[Explainer]:
 def _comparisons(sheet: Sheet, found: dict[str, Simulation]) -> list[dict[str, object]]:
     """Every explainer's students against those of none, and the trained module's against all."""
     own = ModuleExplainer.name
-    pairs = [(name, "none") for name in found if name != "none"] if "none" in found else []
+    pairs = [(name, "none") for name in found if "none" in found and name != "none"]
     pairs += [(own, name) for name in found if name not in ("none", own)]
     tests: list[dict[str, object]] = []
     for first, second in pairs:

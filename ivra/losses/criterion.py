@@ -151,8 +151,8 @@ class Criterion(nn.Module, ABC):
     needs_hidden: ClassVar[bool] = False
     """Whether ``view.hidden`` is read."""
     pairwise: ClassVar[bool] = False
-    """Whether the terms of a row depend on the other rows of its batch; such batches hold rows of
-    any length (``batching: by-length`` is then for stage 1 alone)."""
+    """Whether the terms of a row depend on the other rows of its batch; ``batching: by-length`` is
+    then for stage 1 alone (``batch_tokens`` still packs rows of like length)."""
     derivative: ClassVar[Derivative] = "exact"
     """What the gradient in the saliency is, see :data:`Derivative`."""
     derivative_options: ClassVar[Mapping[str, object]] = {}

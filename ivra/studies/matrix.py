@@ -261,10 +261,12 @@ def _preferring(judged: EvalConfig, training: TrainConfig, criterion: str) -> Ev
 def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, Any]) -> str | None:
     """The first key in which a cell's file differs from what is asked now, with both values.
 
-    An option of training that the file does not know, since it is newer, had its default.
+    An option of training or evaluation that the file does not know, since it is newer, had its
+    default.
     """
     cell, told = found.cell, made.get("cell", {})
     plain = TrainConfig().model_dump(mode="json")
+    judged = json.loads(json.dumps(asdict(EvalConfig())))
     asked = {
         "training": cell.training.model_dump(mode="json"),
         "evaluation": asdict(cell.evaluation),
@@ -273,7 +275,7 @@ def difference(found: StudyCell, places: Mapping[str, str], made: Mapping[str, A
     }
     before = {
         "training": plain | made.get("config", {}),
-        "evaluation": told.get("evaluation"),
+        "evaluation": judged | told.get("evaluation", {}),
         "base": plain | told["base"] if told.get("base") else None,
         "clock_rows": told.get("clock_rows", 0),
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,28 @@ def test_what_is_finished_is_not_run_again(
     again = run_study(found.study, output, data_folder=sets)
     assert again.results == found.results
     assert files(output) == before
+
+
+def test_cells_from_before_an_option_are_finished(
+    finished: Finished, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of training and of evaluation; under another value than its default they are refused."""
+    found, output = finished
+    shutil.copytree(output / "cells", tmp_path / "cells")
+    for path in (tmp_path / "cells").glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        del result["config"]["skip_nonfinite"], result["cell"]["evaluation"]["untaught"]
+        path.write_text(json.dumps(result), encoding="utf-8")
+    monkeypatch.setattr(grid, "train", None)
+    monkeypatch.setattr(grid, "evaluate", None)
+    runs = output / "runs"
+    again = run_study(found.study, tmp_path, data_folder=sets, runs=runs)
+    for name, result in found.results.items():
+        assert again.results[name]["figures"] == result["figures"]
+    values = {"evaluation": {**found.study.evaluation, "untaught": False}}
+    other = found.study.model_copy(update=values)
+    with pytest.raises(IvraError, match="untaught true, and false is asked for now"):
+        run_study(other, tmp_path, data_folder=sets, runs=runs)
 
 
 def test_studies_can_share_their_runs(

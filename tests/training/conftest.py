@@ -11,6 +11,14 @@ from ivra.training import TrainConfig
 
 torch.set_num_threads(1)
 
+SMALL: dict[str, object] = {
+    "max_length": 32,
+    "batch_size": 8,
+    "finetune_epochs": 0.5,
+    "validation_rows": 8,
+    "student_rows": 8,
+}
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -29,15 +37,11 @@ def config(folder: str) -> Callable[..., TrainConfig]:
 
     def make(**values: object) -> TrainConfig:
         given: dict[str, object] = {
+            **SMALL,
             "criteria": "suff",
             "data": folder,
-            "max_length": 32,
-            "batch_size": 8,
-            "finetune_epochs": 0.5,
             "max_steps": 2,
             "validations": 2,
-            "validation_rows": 8,
-            "student_rows": 8,
             "student_life": 2,
         }
         return TrainConfig(**(given | values))
@@ -51,15 +55,11 @@ def make(folder: str) -> Callable[..., TrainConfig]:
 
     def made(**values: object) -> TrainConfig:
         given: dict[str, object] = {
+            **SMALL,
             "criteria": "comp,suff",
             "data": folder,
-            "max_length": 32,
-            "batch_size": 8,
-            "finetune_epochs": 0.5,
             "max_steps": 3,
             "validations": 1,
-            "validation_rows": 8,
-            "student_rows": 8,
             "student_count": 1,
         }
         return TrainConfig(**(given | values))
