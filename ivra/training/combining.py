@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,8 @@ MEMORY = 0.9
 """How much of a running scale stays from step to step."""
 LEAST_SCALE = 1e-8
 LONGEST_LOG_VARIANCE = 4.0
+ALONE_SHARE = 0.5
+"""Of the steps of ``preference``: those for one criterion alone."""
 TASK = "task"
 """What the task's own loss is called among the criteria."""
 
@@ -166,21 +169,31 @@ class Constrained(Combiner):
 
 
 class Preferred(Combiner):
-    """``n sum_c p_c f_c L_c`` over ``n`` criteria, ``p`` drawn for every batch by
+    """``n sum_c p_c f_c L_c`` over ``n`` criteria, ``p`` drawn for every step by
     :meth:`Mixer.preference`; the task's own loss, which nobody prefers, keeps its factor."""
 
     shares: Tensor
 
-    def __init__(self, criteria: Sequence[str]) -> None:
+    def __init__(self, criteria: Sequence[str], seed: int = 0) -> None:
         super().__init__()
         self._criteria = tuple(criteria)
+        self._seed = seed
         count = len(self._criteria)
         self.register_buffer("shares", torch.full((count,), 1 / count))
 
-    def draw(self) -> dict[str, float]:
-        """A preference, uniform over the simplex: Dirichlet(1, ..., 1)."""
-        ones = torch.ones(len(self._criteria))
-        self.shares.copy_(torch.distributions.Dirichlet(ones).sample())
+    def draw(self, step: int) -> dict[str, float]:
+        """The preference of ``step``, the same for all its parts and in every process.
+
+        With probability :data:`ALONE_SHARE` one criterion alone, each as often as the others; else
+        uniform over the simplex, Dirichlet(1, ..., 1).
+        """
+        generator = np.random.default_rng((self._seed, step))
+        count = len(self._criteria)
+        if generator.random() < ALONE_SHARE:
+            drawn = np.eye(count)[generator.integers(count)]
+        else:
+            drawn = generator.dirichlet(np.ones(count))
+        self.shares.copy_(torch.from_numpy(drawn))
         return dict(zip(self._criteria, self.shares.tolist(), strict=True))
 
     def forward(self, step: Step) -> Tensor:
@@ -234,6 +247,7 @@ class Mixer(nn.Module):
         devices: the processes that train together; what is learnt of scales and bounds is over
             the batches of all of them, gradients are compared and aggregated by each for its own.
         steps: of the stage, until the final weights are reached; :meth:`advance` counts them.
+        seed: of the preferences that are drawn.
     """
 
     scales: Tensor
@@ -249,6 +263,7 @@ class Mixer(nn.Module):
         rest: Sequence[nn.Parameter] = (),
         steps: int = 1,
         devices: Devices = ALONE,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.mixing = mixing
@@ -257,28 +272,31 @@ class Mixer(nn.Module):
         self.steps = steps
         self._parameters_of_criteria = (list(parameters), list(rest))
         self._devices = devices
-        self.combiner = _combiner(mixing, self.weights, self.measured, devices)
+        self.combiner = _combiner(mixing, self.weights, self.measured, devices, seed)
         self.register_buffer("scales", torch.zeros(len(self.weights)))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("seen", torch.zeros(len(self.weights), dtype=torch.long))
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Combined:
-        """Combine the mean losses of a batch, called as the weights are."""
+        """Combine the mean losses of a batch, called as the weights are.
+
+        Criteria whose share of the preference is 0 may be missing.
+        """
         parameters, rest = self._parameters_of_criteria
         rows, found = torch.zeros(0, 0), None
+        measured = [name for name in self.measured if name in losses]
         if len(self.measured) > 1:
-            rows = gradient_rows([losses[name] for name in self.measured], parameters)
-            found = described(self.measured, rows)
+            rows = gradient_rows([losses[name] for name in measured], parameters)
+            found = described(measured, rows)
         weights = self.weights_now()
         scales = self._scales(losses, found)
-        self.seen += 1
-        factors = {name: weight / scales[name] for name, weight in weights.items()}
-        step = Step(losses, factors, self.measured, rows, parameters, rest)
+        factors = {name: weights[name] / scales[name] for name in losses}
+        step = Step(losses, factors, measured, rows, parameters, rest)
         return Combined(self.combiner(step), found)
 
     def preference(self) -> dict[str, float] | None:
         """What the next batch shall be explained and judged by; ``None`` but for ``preference``."""
-        return self.combiner.draw() if isinstance(self.combiner, Preferred) else None
+        return self.combiner.draw(int(self.step)) if isinstance(self.combiner, Preferred) else None
 
     def advance(self) -> None:
         """A step is over, of one batch or of several parts."""
@@ -291,19 +309,21 @@ class Mixer(nn.Module):
         return {n: w + (final[n] - w) * share if n in final else w for n, w in self.weights.items()}
 
     def _scales(self, losses: Mapping[str, Tensor], found: Gradients | None) -> Mapping[str, float]:
-        """``s_t = 0.9 s_{t-1} + 0.1 x_t`` over ``1 - 0.9^t``, 1 for what is not scaled."""
+        """``s_t = 0.9 s_{t-1} + 0.1 x_t`` over ``1 - 0.9^t``, 1 where nothing is scaled; ``t`` counts
+        the batches that had the loss."""
         scale = self.mixing.scale
-        if scale == "none" or len(losses) < 2:
+        if scale == "none" or len(self.weights) < 2:
             return dict.fromkeys(losses, 1.0)
         if scale == "loss":
             sizes = {name: abs(loss.item()) for name, loss in losses.items()}
         else:
             sizes = found["norms"] if found is not None else {}
         sizes = _mean_over(self._devices, sizes)
-        right = 1 - MEMORY ** (int(self.seen) + 1)
         scales = dict.fromkeys(losses, 1.0)
         for place, name in enumerate(self.weights):
             if name in sizes:
+                self.seen[place] += 1
+                right = 1 - MEMORY ** int(self.seen[place])
                 self.scales[place] = MEMORY * self.scales[place] + (1 - MEMORY) * sizes[name]
                 scales[name] = max(float(self.scales[place]) / right, LEAST_SCALE)
         return scales
@@ -316,7 +336,11 @@ def _mean_over(devices: Devices, values: Mapping[str, float]) -> dict[str, float
 
 
 def _combiner(
-    mixing: Mixing, weights: Mapping[str, float], measured: Sequence[str], devices: Devices
+    mixing: Mixing,
+    weights: Mapping[str, float],
+    measured: Sequence[str],
+    devices: Devices,
+    seed: int,
 ) -> Combiner:
     if mixing.combine not in COMBINERS:
         raise unknown_name("combiner", mixing.combine, list(COMBINERS))
@@ -326,7 +350,7 @@ def _combiner(
         return Constrained(mixing.bound, mixing.bound_lr, devices)
     criteria = [name for name in weights if name != TASK]
     if mixing.combine == PREFERENCE and len(criteria) > 1:
-        return Preferred(criteria)
+        return Preferred(criteria, seed)
     if mixing.combine in AGGREGATORS and len(measured) > 1:
         return Aggregated(mixing.combine)
     return WeightedSum()

@@ -225,7 +225,7 @@ class CriteriaStage:
         loop = Loop(
             stage="criteria",
             groups=[
-                (trainable(self.module.parameters(), config.train != "backbone"), config.lr),
+                (trainable(self.module.learnable, config.train != "backbone"), config.lr),
                 (trainable(self.backbone.learnable, self.trains_backbone), config.backbone_lr),
                 (trainable(self.mixer.parameters(), True), config.lr),
             ],
@@ -262,8 +262,10 @@ class CriteriaStage:
 
     def _objective(self, batch: Batch) -> Objective:
         preference = self.mixer.preference()
+        asked = self.criteria
         if preference is not None:
             self.module.prefer(preference)
+            asked = [criterion for criterion in asked if preference[criterion.name] > 0]
         view = self.view(batch)
         logged: dict[str, float] = {}
         losses: dict[str, Tensor] = {}
@@ -271,7 +273,7 @@ class CriteriaStage:
             losses[TASK] = self.task.loss(view.logits, view.labels)
             logged[TASK] = losses[TASK].item()
         failed: NotFiniteError | None = None
-        for criterion in self.criteria:
+        for criterion in asked:
             criterion.inner_step(view)
             try:
                 terms = check_terms(criterion, criterion(view), len(batch))
@@ -290,7 +292,7 @@ class CriteriaStage:
 
     def _new_mixer(self) -> Mixer:
         """The task's loss is compared with the criteria where ``combine_on`` is all."""
-        module = list(self.module.parameters()) if self.config.train != "backbone" else []
+        module = self.module.learnable if self.config.train != "backbone" else []
         backbone = self.backbone.learnable if self.trains_backbone else []
         weights = {TASK: 1.0} if self.trains_backbone else {}
         weights |= self.weights
@@ -300,7 +302,13 @@ class CriteriaStage:
         else:
             places, measured = ([*module, *backbone], []), list(weights)
         mixer = Mixer(
-            self.config.mixing, weights, measured, *places, steps=self.steps, devices=self.devices
+            self.config.mixing,
+            weights,
+            measured,
+            *places,
+            steps=self.steps,
+            devices=self.devices,
+            seed=self.config.seed,
         )
         return mixer.to(self.backbone.device)
 

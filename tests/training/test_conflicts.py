@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from ivra.cli.main import main
 from ivra.training import CriteriaStage, Hooks, TrainConfig, Validation, resume, train
-from ivra.training.combining import COMBINERS, Combined, Mixer
+from ivra.training.combining import COMBINERS, PREFERENCE, Combined, Mixer
 from ivra.training.conflicts import Conflict, conflict_line, conflicts, mean_gradients
 
 Make = Callable[..., TrainConfig]
@@ -22,7 +22,7 @@ def steps_of(path: Path) -> list[dict]:
     return [e for e in entries if e["stage"] == "criteria" and e["split"] == "train"]
 
 
-@pytest.mark.parametrize("combine", COMBINERS)
+@pytest.mark.parametrize("combine", [name for name in COMBINERS if name != PREFERENCE])
 def test_every_combiner_trains(
     combine: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,17 +1,18 @@
 """One module for every trade-off, and modules that start from others'."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import beta, binomtest, chisquare, kstest
 from torch import nn
 
 from ivra.attention import AttentionSizes, InterpretableAttention, Shifted
 from ivra.errors import IvraError
 from ivra.training import CriteriaStage, Run, TrainConfig, Validation, load_run, make_config, train
-from ivra.training.combining import Mixer, Mixing
+from ivra.training.combining import Combined, Mixer, Mixing
 from ivra.training.soup import start_from
 
 Make = Callable[..., TrainConfig]
@@ -94,24 +95,94 @@ def test_a_module_of_one_trade_off_has_no_preference() -> None:
         InterpretableAttention(SIZES).prefer({"comp": 1.0})
 
 
+def drawing(steps: int, criteria: Sequence[str] = ("a", "b"), seed: int = 0) -> list[list[float]]:
+    """The preferences of so many steps."""
+    point = nn.Parameter(torch.ones(1))
+    weights = dict.fromkeys(criteria, 1.0)
+    mixer = Mixer(Mixing("preference"), weights, list(criteria), [point], seed=seed)
+    drawn = []
+    for _ in range(steps):
+        shares = mixer.preference()
+        assert shares is not None
+        assert shares == mixer.preference(), "the parts of a step have one"
+        drawn.append([shares[name] for name in criteria])
+        mixer.advance()
+    return drawn
+
+
+def test_half_of_the_steps_are_for_one_criterion_and_the_others_anywhere() -> None:
+    drawn = torch.tensor(drawing(900, ("a", "b", "c")))
+    torch.testing.assert_close(drawn.sum(-1), torch.ones(900))
+    corner = drawn.max(-1).values == 1
+    assert binomtest(int(corner.sum()), 900, 0.5).pvalue > 0.01
+    assert chisquare(drawn[corner].sum(0)).pvalue > 0.01, "each as often as the others"
+    rest = drawn[~corner]
+    for share in rest.T.tolist():
+        assert kstest(share, beta(1, 2).cdf).pvalue > 0.01, "of Dirichlet(1, 1, 1)"
+    assert drawing(5) == drawing(5)
+    assert drawing(5) != drawing(5, seed=1)
+
+
 def test_every_batch_is_judged_by_the_preference_it_is_explained_by() -> None:
-    torch.manual_seed(0)
     point = nn.Parameter(torch.ones(1))
     mixing = Mixing("preference", normalise="none")
     mixer = Mixer(mixing, {"task": 1.0, "a": 1.0, "b": 2.0}, ["a", "b"], [point])
-    drawn = []
-    for _ in range(200):
+    for _ in range(20):
         shares = mixer.preference()
         assert shares is not None
-        assert sum(shares.values()) == pytest.approx(1)
         losses = {"task": 5 * point[0], "a": 3 * point[0], "b": 7 * point[0]}
         expected = 5 + 2 * (shares["a"] * 3 + shares["b"] * 2 * 7)
         assert mixer(losses).loss.item() == pytest.approx(expected, rel=1e-5)
-        drawn.append(shares["a"])
-    ordered = torch.tensor(sorted(drawn))
-    evenly = (torch.arange(200) + 0.5) / 200
-    assert float((ordered - evenly).abs().max()) < 0.12, "uniform over the simplex (Kolmogorov)"
+        asked = {name: loss for name, loss in losses.items() if shares.get(name, 1) > 0}
+        found = mixer(asked)
+        assert found.loss.item() == pytest.approx(expected, rel=1e-5)
+        assert found.gradients is not None
+        assert list(found.gradients["norms"]) == [name for name in asked if name != "task"]
+        mixer.advance()
     assert Mixer(Mixing(), {"a": 1.0, "b": 1.0}, ["a", "b"], [point]).preference() is None
+
+
+def test_scales_are_of_the_batches_that_had_the_loss() -> None:
+    point = nn.Parameter(torch.ones(1))
+    mixer = Mixer(Mixing("preference", "loss"), {"a": 1.0, "b": 1.0}, ["a", "b"], [point])
+    mixer.combiner.shares.fill_(0.5)  # type: ignore[union-attr, operator]
+    mixer({"a": 4 * point[0]})
+    found = mixer({"a": 2 * point[0], "b": 3 * point[0]}).loss.item()
+    scale = (0.9 * 0.1 * 4 + 0.1 * 2) / (1 - 0.9**2)
+    assert found == pytest.approx(2 / scale + 3 / 3)
+
+
+def test_training_moves_the_shifts_alone_and_skips_what_nobody_asks_for(
+    make: Make, tmp_path: Path
+) -> None:
+    asked: list[set[str]] = []
+    drawn: list[dict[str, float]] = []
+    real_draw, real_mix = Mixer.preference, Mixer.forward
+
+    def preference(self: Mixer) -> dict[str, float] | None:
+        shares = real_draw(self)
+        assert shares is not None
+        drawn.append(shares)
+        return shares
+
+    def forward(self: Mixer, losses: Mapping[str, torch.Tensor]) -> Combined:
+        asked.append(set(losses))
+        return real_mix(self, losses)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CriteriaStage, "validate", lambda self: Validation(None, {}))
+        patch.setattr(Mixer, "preference", preference)
+        patch.setattr(Mixer, "forward", forward)
+        run = train(make(combine="preference", max_steps=6), output=tmp_path, name="run")
+    assert asked == [{name for name, share in shares.items() if share} for shares in drawn]
+    assert {1, 2} == {len(names) for names in asked}
+    fresh = InterpretableAttention(run.module.sizes, run.config.levels, run.config.reading)
+    for name, start in fresh.named_parameters():
+        torch.testing.assert_close(
+            run.module.get_parameter(f"parametrizations.{name}.original"), start, rtol=0, atol=0
+        )
+    for own in run.module.learnable:
+        assert own.any()
 
 
 def test_a_run_slides_along_its_trade_off_and_is_read_back(make: Make, tmp_path: Path) -> None:
