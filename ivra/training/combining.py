@@ -309,8 +309,10 @@ class Mixer(nn.Module):
         return {n: w + (final[n] - w) * share if n in final else w for n, w in self.weights.items()}
 
     def _scales(self, losses: Mapping[str, Tensor], found: Gradients | None) -> Mapping[str, float]:
-        """``s_t = 0.9 s_{t-1} + 0.1 x_t`` over ``1 - 0.9^t``, 1 where nothing is scaled; ``t`` counts
-        the batches that had the loss."""
+        """``s_t = 0.9 s_{t-1} + 0.1 x_t`` over ``1 - 0.9^t``, 1 where nothing is scaled.
+
+        ``t`` counts the batches that had the loss.
+        """
         scale = self.mixing.scale
         if scale == "none" or len(self.weights) < 2:
             return dict.fromkeys(losses, 1.0)
