@@ -9,6 +9,8 @@ from ivra.studies import Summary, markdown, summary_of
 
 CELLS = Path(__file__).parent / "results" / "paper"
 LEVELS = Path(__file__).parent / "results" / "levels"
+IMPORTANT = Path(__file__).parent / "results" / "important"
+LENGTHS = Path(__file__).parent / "results" / "lengths"
 STATIC = {
     "random": "random",
     "untrained": "untrained module",
@@ -297,6 +299,41 @@ def levels() -> str:
     start = [shown(explained(made, d, "untrained", m)) for d, m in columns]
     header = [f"{m.upper()}, {SETS.get(d, d)}, trained for `{m}`" for d, m in columns]
     return markdown(["levels trained", *header], [*rows, ["none (untrained)", *start]])
+
+
+def important() -> str:
+    """Figure 7: how many tokens an explanation calls important, and what they do."""
+    made = cells(IMPORTANT)
+    metrics = {"important": "important tokens", "comp": "COMP", "suff": "SUFF"}
+    parts = []
+    for data in dict.fromkeys(one.data for one in made):
+        rows = [
+            [title, *(shown(explained(made, data, name, m)) for m in metrics)]
+            for name, title in STATIC.items()
+        ]
+        for name, title in METHODS.items():
+            figures = (trained(made, data, name, "comp", m) for m in metrics)
+            rows.append([f"{title}, trained for `comp`", *map(shown, figures)])
+        parts.append(markdown([data, *metrics.values()], [row for row in rows if row[1] != "-"]))
+    return "\n".join(parts)
+
+
+def lengths() -> str:
+    """Figure 10: seconds of an explanation by the tokens of a row."""
+    made = cells(LENGTHS)
+    sizes = sorted({one.data for one in made}, key=int)
+    if not sizes:
+        return ""
+    rows = [
+        [title, *(explained(made, size, name, "explain_seconds").mean for size in sizes)]
+        for name, title in STATIC.items()
+    ]
+    own = [trained(made, size, "ivra-softmax", "comp", "explain_seconds").mean for size in sizes]
+    rows.append(["IvRA-softmax", *own])
+    known = [row for row in rows if None not in row]
+    known.sort(key=lambda row: row[-1])
+    lines = [[title, *(f"{seconds:.3f}" for seconds in row)] for title, *row in known]
+    return markdown(["seconds a row", *(f"{size} tokens" for size in sizes)], lines)
 
 
 def results() -> str:

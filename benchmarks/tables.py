@@ -251,6 +251,8 @@ def results_page(text: str) -> str:
         ("paper", paper_tables.results()),
         ("plausibility", paper_tables.plausibility()),
         ("levels", paper_tables.levels()),
+        ("important", paper_tables.important()),
+        ("lengths", paper_tables.lengths()),
         ("trials", paper_tables.trials()),
     ):
         text = between(text, f"<!-- {name} -->", f"<!-- end of {name} -->", (part,))
