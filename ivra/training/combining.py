@@ -28,7 +28,7 @@ MEMORY = 0.9
 """How much of a running scale stays from step to step."""
 LEAST_SCALE = 1e-8
 LONGEST_LOG_VARIANCE = 4.0
-ALONE_SHARE = 0.5
+ALONE_SHARE = 0.75
 """Of the steps of ``preference``: those for one criterion alone."""
 TASK = "task"
 """What the task's own loss is called among the criteria."""
