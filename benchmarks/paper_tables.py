@@ -10,6 +10,7 @@ from ivra.studies import Summary, markdown, summary_of
 CELLS = Path(__file__).parent / "results" / "paper"
 LEVELS = Path(__file__).parent / "results" / "levels"
 IMPORTANT = Path(__file__).parent / "results" / "important"
+BATCHING = Path(__file__).parent / "results" / "sim_batching"
 LENGTHS = Path(__file__).parent / "results" / "lengths"
 STATIC = {
     "random": "random",
@@ -316,6 +317,22 @@ def important() -> str:
             rows.append([f"{title}, trained for `comp`", *map(shown, figures)])
         parts.append(markdown([data, *metrics.values()], [row for row in rows if row[1] != "-"]))
     return "\n".join(parts)
+
+
+def batching() -> str:
+    """SIM after training on batches of like length at the rate of the other tables, beside table 1,
+    the same seeds of each."""
+    other, made = cells(BATCHING), cells()
+    rows = []
+    for method, title in METHODS.items():
+        old = [one for one in other if one.method == method]
+        seeds = sorted({one.result["config"]["seed"] for one in old})
+        same = [one for one in made if one.result["config"]["seed"] in seeds]
+        pair = [trained(own, "sst2", method, "sim", "sim") for own in (old, same)]
+        if old and pair[1].mean is not None:
+            rows.append([title, ", ".join(map(str, seeds)), *map(shown, pair)])
+    header = ["sst2", "seeds", "like length, learning rate 0.05", "any length, 0.01 (table 1)"]
+    return markdown(header, rows) if rows else ""
 
 
 def lengths() -> str:

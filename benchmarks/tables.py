@@ -239,8 +239,10 @@ def readings() -> str:
 
 def between(text: str, start: str, end: str, parts: tuple[str, ...]) -> str:
     """``text`` with everything between the markers made anew."""
+    if start not in text or end not in text:
+        sys.exit(f"no {start} and {end} to write between")
     before, _, rest = text.partition(start)
-    after = rest.partition(end)[2] if end in rest else rest
+    after = rest.partition(end)[2]
     body = "\n".join(part for part in parts if part)
     return f"{before}{start}\n\n{body}\n{end}{after}"
 
@@ -253,6 +255,7 @@ def results_page(text: str) -> str:
         ("levels", paper_tables.levels()),
         ("important", paper_tables.important()),
         ("lengths", paper_tables.lengths()),
+        ("batching", paper_tables.batching()),
         ("trials", paper_tables.trials()),
     ):
         text = between(text, f"<!-- {name} -->", f"<!-- end of {name} -->", (part,))
