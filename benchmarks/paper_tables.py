@@ -13,6 +13,7 @@ IMPORTANT = Path(__file__).parent / "results" / "important"
 BATCHING = Path(__file__).parent / "results" / "sim_batching"
 LENGTHS = Path(__file__).parent / "results" / "lengths"
 STATIC = {
+    "none": "no explanation",
     "random": "random",
     "untrained": "untrained module",
     "attention": "mean attention",
