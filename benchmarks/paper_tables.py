@@ -267,23 +267,35 @@ def trials() -> str:
     return markdown(header, rows) if rows else ""
 
 
+def _beside(
+    made: list[Made], data: str, metrics: Iterable[str], criteria: Iterable[str]
+) -> list[list[str]]:
+    """A row an explainer and a row a method and criterion, with the figures ``metrics``."""
+    metrics = tuple(metrics)
+    rows = [
+        [title, *(shown(explained(made, data, name, m)) for m in metrics)]
+        for name, title in STATIC.items()
+    ]
+    for method, title in METHODS.items():
+        for criterion in criteria:
+            figures = (trained(made, data, method, criterion, m) for m in metrics)
+            rows.append([f"{title}, trained for `{criterion}`", *map(shown, figures)])
+    return [row for row in rows if row[1] != "-"]
+
+
 def plausibility() -> str:
     """Table 6: agreement with human rationales, where a set has them."""
     made = [one for one in cells() if "plausibility" in next(iter(one.result["figures"].values()))]
-    metrics = ("plausibility", "average_precision")
-    parts = []
-    for data in dict.fromkeys(one.data for one in made):
-        rows = [
-            [title, *(shown(explained(made, data, name, m)) for m in metrics)]
-            for name, title in STATIC.items()
-        ]
-        for method, title in METHODS.items():
-            for criterion in BETTER:
-                figures = (trained(made, data, method, criterion, m) for m in metrics)
-                rows.append([f"{title}, trained for `{criterion}`", *map(shown, figures)])
-        known = [row for row in rows if row[1] != "-"]
-        parts.append(markdown([data, "AUC", "average precision"], known))
-    return "\n".join(parts)
+    metrics = {"plausibility": "AUC", "average_precision": "average precision"}
+    return _by_data(made, metrics, BETTER)
+
+
+def _by_data(made: list[Made], metrics: dict[str, str], criteria: Iterable[str]) -> str:
+    """A table a data set; ``metrics`` are figures and the heads of their columns."""
+    return "\n".join(
+        markdown([data, *metrics.values()], _beside(made, data, metrics, criteria))
+        for data in dict.fromkeys(one.data for one in made)
+    )
 
 
 def levels() -> str:
@@ -305,19 +317,8 @@ def levels() -> str:
 
 def important() -> str:
     """Figure 7: how many tokens an explanation calls important, and what they do."""
-    made = cells(IMPORTANT)
     metrics = {"important": "important tokens", "comp": "COMP", "suff": "SUFF"}
-    parts = []
-    for data in dict.fromkeys(one.data for one in made):
-        rows = [
-            [title, *(shown(explained(made, data, name, m)) for m in metrics)]
-            for name, title in STATIC.items()
-        ]
-        for name, title in METHODS.items():
-            figures = (trained(made, data, name, "comp", m) for m in metrics)
-            rows.append([f"{title}, trained for `comp`", *map(shown, figures)])
-        parts.append(markdown([data, *metrics.values()], [row for row in rows if row[1] != "-"]))
-    return "\n".join(parts)
+    return _by_data(cells(IMPORTANT), metrics, ("comp",))
 
 
 def batching() -> str:

@@ -11,7 +11,9 @@ import argparse
 import os
 from pathlib import Path
 
-from ivra.studies import Watch, preset_study, run_study, write_study
+from watch import Printed
+
+from ivra.studies import preset_study, run_study, write_study
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = "smat,ivra-softmax,ivra-value,ivra-sparsemax"
@@ -26,13 +28,6 @@ EXPLAINERS = (
 )
 STUDENTS = {"student_lr": 1e-4, "student_beta": 2.0, "student_rows": 300, "student_count": 1}
 JUDGED = {"student_rows": 300, "student_epochs": 2, "students": 3}
-
-
-class Printed(Watch):
-    """A line a cell."""
-
-    def on_done(self, name: str, failed: str | None) -> None:
-        print(name, failed or "done", flush=True)
 
 
 def main() -> None:

@@ -201,9 +201,9 @@ def read_study(path: str | Path, changes: Mapping[str, object] | None = None) ->
 
 
 def merged(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
-    """``values`` with ``changes``; ``training`` and ``evaluation`` key by key."""
+    """``values`` with ``changes``; ``training``, ``evaluation`` and ``only`` key by key."""
     result = {**values, **changes}
-    for key in ("training", "evaluation"):
+    for key in ("training", "evaluation", "only"):
         before, after = values.get(key), changes.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             result[key] = {**before, **after}

@@ -179,7 +179,7 @@ class Preferred(Combiner):
         self._criteria = tuple(criteria)
         self._seed = seed
         count = len(self._criteria)
-        self.register_buffer("shares", torch.full((count,), 1 / count))
+        self.register_buffer("shares", torch.full((count,), 1 / count), persistent=False)
 
     def draw(self, step: int) -> dict[str, float]:
         """The preference of ``step``, the same for all its parts and in every process.
