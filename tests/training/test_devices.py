@@ -270,13 +270,25 @@ def flags(output: Path, folder: str, name: str, batch_size: int) -> list[str]:
     [
         ("torchrun", "both", ["suff,cons", "--option=cons.scope=global"], 6),
         ("torchrun", "module", ["suff"], 8),
+        (
+            "torchrun",
+            "module",
+            [
+                "suff,cons",
+                "--option=cons.scope=global",
+                "--combine=preference",
+                "--normalise=none",  # of gradients each process measures those of its own rows
+            ],
+            6,
+        ),
         ("accelerate", "module", ["suff,cons", "--option=cons.scope=global"], 6),
     ],
 )
 def test_two_processes_give_what_one_gives(
     tmp_path: Path, folder: str, launcher: str, trains: str, criteria: list[str], rows: int
 ) -> None:
-    """With the same rows a step: consistency over all of them, and a log of the same terms.
+    """With the same rows a step: consistency over all of them, the same preference drawn by both,
+    and a log of the same terms.
 
     The metric of consistency is that of a batch; six rows are one whatever the batch size.
     """
