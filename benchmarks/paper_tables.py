@@ -12,6 +12,7 @@ LEVELS = Path(__file__).parent / "results" / "levels"
 IMPORTANT = Path(__file__).parent / "results" / "important"
 BATCHING = Path(__file__).parent / "results" / "sim_batching"
 LENGTHS = Path(__file__).parent / "results" / "lengths"
+NORMS = Path(__file__).parent / "results" / "norms"
 STATIC = {
     "none": "no explanation",
     "random": "random",
@@ -222,11 +223,13 @@ def facts(made: list[Made]) -> str:
         trainings = [one.result["config"] for one in own if one.method is not None]
         seeds = sorted({config["seed"] for config in trainings})
         base = static["config"]
+        kind = "accuracy" if "accuracy" in static["training"] else "exact_match"
+        judged = f"{static['training'][kind]['before']:.3f} on {base['validation_rows']} rows"
         rows.append(
             [
                 data,
                 f"{base['finetune_epochs']:g}",
-                f"{static['training']['accuracy']['before']:.3f}",
+                judged if kind == "accuracy" else f"{judged}, exact match",
                 str(base["max_length"]),
                 ", ".join(sorted({str(config["max_steps"]) for config in trainings})),
                 str(base["batch_size"]),
@@ -237,7 +240,7 @@ def facts(made: list[Made]) -> str:
     header = [
         "data",
         "epochs of fine-tuning",
-        "dev accuracy (first 100 rows)",
+        "dev accuracy",
         "most tokens",
         "steps of the module",
         "rows a step",
@@ -335,6 +338,25 @@ def batching() -> str:
             rows.append([title, ", ".join(map(str, seeds)), *map(shown, pair)])
     header = ["sst2", "seeds", "like length, learning rate 0.05", "any length, 0.01 (table 1)"]
     return markdown(header, rows) if rows else ""
+
+
+def norms() -> str:
+    """Softmax and sparsemax for coefficients and for the saliency, by learning rate."""
+    made = cells(NORMS)
+    named = {one.method: one.method.split("+") for one in made if one.method is not None}
+    rates = sorted({rate for *_, rate in named.values()}, key=float)
+    pairs = dict.fromkeys((pair[0], pair[1]) for pair in named.values())
+    columns = [(metric, rate) for metric in ("comp", "suff") for rate in rates]
+    header = ["coefficients", "saliency", *(f"{m.upper()}, {rate}" for m, rate in columns)]
+    tables = []
+    for data in dict.fromkeys(one.data for one in made):
+        rows = [
+            [*pair, *(shown(trained(made, data, "+".join((*pair, r)), m, m)) for m, r in columns)]
+            for pair in sorted(pairs)
+        ]
+        start = [shown(explained(made, data, "untrained", m)) for m, _ in columns]
+        tables.append(markdown(header, [*rows, ["untrained", "", *start]]))
+    return "\n".join(tables)
 
 
 def lengths() -> str:

@@ -3,8 +3,8 @@
     IVRA_DATA=... python benchmarks/simulatability.py --data sst2
 
 The preset ``table1`` at cpu scale, but for what students and their teachers need: students learn
-300 rows for 2 epochs, and modules are trained on batches of rows of any length, at a fifth of the
-learning rate. One JSON a cell; a finished cell is not repeated.
+``--student-rows`` rows for 2 epochs, and modules are trained on batches of rows of any length, at a
+fifth of the learning rate. One JSON a cell; a finished cell is not repeated.
 """
 
 import argparse
@@ -18,23 +18,20 @@ from ivra.studies import preset_study, run_study, write_study
 RESULTS = Path(__file__).parent / "results"
 METHODS = "smat,ivra-softmax,ivra-value,ivra-sparsemax"
 EXPLAINERS = (
-    "untrained",
-    "attention",
-    "attention-last",
-    "input-x-gradient",
-    "integrated-gradients",
-    "occlusion",
-    "random",
+    "untrained,attention,attention-last,input-x-gradient,integrated-gradients,occlusion,random"
 )
-STUDENTS = {"student_lr": 1e-4, "student_beta": 2.0, "student_rows": 300, "student_count": 1}
-JUDGED = {"student_rows": 300, "student_epochs": 2, "students": 3}
+STUDENTS = {"student_lr": 1e-4, "student_beta": 2.0, "student_count": 1}
+JUDGED = {"student_epochs": 2, "students": 3}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default="sst2", help="the data set")
     parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--explainers", default=EXPLAINERS)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--student-rows", type=int, default=300)
+    parser.add_argument("--rows", type=int, help="test rows (default: the preset's)")
     parser.add_argument("--batching", default="shuffled")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--output", type=Path, help="folder (default: RESULTS/paper/DATA-sim)")
@@ -43,15 +40,18 @@ def main() -> None:
     folder = os.environ.get("IVRA_DATA")
     output = arguments.output or RESULTS / "paper" / f"{arguments.data}-sim"
     own = {"batching": arguments.batching, "lr": arguments.lr}
+    shown = {"student_rows": arguments.student_rows}
     changes = {
         "data": [arguments.data],
-        "explainers": EXPLAINERS,
+        "explainers": arguments.explainers.split(","),
         "methods": {name: {"base": name, **own} for name in arguments.methods.split(",")},
         "seeds": [int(seed) for seed in arguments.seeds.split(",")],
-        "training": {**STUDENTS, "options": {"sim": {"practice": 1}}},
-        "evaluation": JUDGED,
+        "training": {**STUDENTS, **shown, "options": {"sim": {"practice": 1}}},
+        "evaluation": {**JUDGED, **shown},
     }
     study = preset_study("table1", "cpu", changes, folder)
+    if arguments.rows is not None:
+        study.data[arguments.data].evaluation["rows"] = arguments.rows
     found = run_study(study, output, data_folder=folder, runs=arguments.runs, watch=Printed())
     write_study(found, output)
 

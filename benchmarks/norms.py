@@ -1,0 +1,69 @@
+"""NORM of the coefficients and NORM of the saliency, each softmax or sparsemax, by learning rate.
+
+    IVRA_DATA=... python benchmarks/norms.py
+
+The preset ``table2`` at cpu scale with methods of its own, one seed, judged on the first 100 dev
+rows, where such choices are made. One JSON a cell; a finished cell is not repeated.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from watch import Printed
+
+from ivra.studies import METHODS, preset_study, run_study, write_study
+
+PAIRS = (
+    ("softmax", "softmax"),
+    ("sparsemax", "sparsemax"),
+    ("softmax", "sparsemax"),
+    ("sparsemax", "softmax"),
+    ("entmax15", "entmax15"),
+)
+"""NORM of the coefficients, and of the saliency."""
+RATES = (0.05, 0.01, 0.002)
+
+
+def methods(pairs: tuple[tuple[str, str], ...], rates: tuple[float, ...]) -> dict[str, dict]:
+    """Ways of training by name; the name is read again by ``paper_tables``."""
+    return {
+        f"{coefficients}+{saliency}+{rate}": {
+            **METHODS["ivra-softmax"],
+            "coefficients_norm": coefficients,
+            "saliency_norm": saliency,
+            "lr": rate,
+        }
+        for coefficients, saliency in pairs
+        for rate in rates
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", default="sst2", help="the data set")
+    parser.add_argument("--criteria", default="comp,suff")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--output", type=Path, help="folder (default: RESULTS/norms/DATA)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper"))
+    arguments = parser.parse_args()
+    folder = os.environ.get("IVRA_DATA")
+    results = Path(__file__).parent / "results" / "norms"
+    output = arguments.output or results / arguments.data
+    criteria = arguments.criteria.split(",")
+    changes = {
+        "data": [arguments.data],
+        "explainers": ("untrained",),
+        "methods": methods(PAIRS, RATES),
+        "criteria": criteria,
+        "columns": criteria,
+        "seeds": [int(seed) for seed in arguments.seeds.split(",")],
+        "evaluation": {"split": "dev"},
+    }
+    study = preset_study("table2", "cpu", changes, folder)
+    found = run_study(study, output, data_folder=folder, runs=arguments.runs, watch=Printed())
+    write_study(found, output)
+
+
+if __name__ == "__main__":
+    main()
