@@ -20,22 +20,21 @@ PAIRS = (
     ("softmax", "sparsemax"),
     ("sparsemax", "softmax"),
     ("entmax15", "entmax15"),
+    ("gains", "sparsemax"),
 )
-"""NORM of the coefficients, and of the saliency."""
+"""NORM of the coefficients, and of the saliency. Gains have no NORM, but a temperature."""
 RATES = (0.05, 0.01, 0.002)
 
 
-def methods(pairs: tuple[tuple[str, str], ...], rates: tuple[float, ...]) -> dict[str, dict]:
-    """Ways of training by name; the name is read again by ``paper_tables``."""
+def method(coefficients: str, saliency: str, rate: float) -> dict[str, object]:
+    """A way of training."""
+    gains = coefficients == "gains"
     return {
-        f"{coefficients}+{saliency}+{rate}": {
-            **METHODS["ivra-softmax"],
-            "coefficients_norm": coefficients,
-            "saliency_norm": saliency,
-            "lr": rate,
-        }
-        for coefficients, saliency in pairs
-        for rate in rates
+        "levels": METHODS["ivra-softmax"]["levels"],
+        "reading": "gains" if gains else "coefficients",
+        **({} if gains else {"coefficients_norm": coefficients}),
+        "saliency_norm": saliency,
+        "lr": rate,
     }
 
 
@@ -54,9 +53,9 @@ def main() -> None:
     changes = {
         "data": [arguments.data],
         "explainers": ("untrained",),
-        "methods": methods(PAIRS, RATES),
+        "methods": {f"{c}+{s}+{rate}": method(c, s, rate) for c, s in PAIRS for rate in RATES},
         "criteria": criteria,
-        "columns": criteria,
+        "columns": [*criteria, "support"],
         "seeds": [int(seed) for seed in arguments.seeds.split(",")],
         "evaluation": {"split": "dev"},
     }

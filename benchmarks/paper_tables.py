@@ -341,21 +341,28 @@ def batching() -> str:
 
 
 def norms() -> str:
-    """Softmax and sparsemax for coefficients and for the saliency, by learning rate."""
+    """Softmax and sparsemax for coefficients and for the saliency, by learning rate.
+
+    How many tokens have a share is told of the least rate, which is nearest to the start.
+    """
     made = cells(NORMS)
-    named = {one.method: one.method.split("+") for one in made if one.method is not None}
-    rates = sorted({rate for *_, rate in named.values()}, key=float)
-    pairs = dict.fromkeys((pair[0], pair[1]) for pair in named.values())
+    named = [one.method.split("+") for one in made if one.method is not None]
+    rates = sorted({rate for *_, rate in named}, key=float)
+    pairs = sorted({(coefficients, saliency) for coefficients, saliency, _ in named})
     columns = [(metric, rate) for metric in ("comp", "suff") for rate in rates]
-    header = ["coefficients", "saliency", *(f"{m.upper()}, {rate}" for m, rate in columns)]
+    header = ["coefficients", "saliency", "tokens above 0"]
+    header += [f"{metric.upper()}, {rate}" for metric, rate in columns]
     tables = []
     for data in dict.fromkeys(one.data for one in made):
-        rows = [
-            [*pair, *(shown(trained(made, data, "+".join((*pair, r)), m, m)) for m, r in columns)]
-            for pair in sorted(pairs)
-        ]
+        rows = []
+        for pair in pairs:
+            found = [trained(made, data, "+".join((*pair, rate)), m, m) for m, rate in columns]
+            support = trained(made, data, "+".join((*pair, rates[0])), "comp", "support")
+            rows.append([*pair, f"{support.mean:.1f}", *map(shown, found)])
         start = [shown(explained(made, data, "untrained", m)) for m, _ in columns]
-        tables.append(markdown(header, [*rows, ["untrained", "", *start]]))
+        support = explained(made, data, "untrained", "support")
+        rows.append(["untrained", "softmax", f"{support.mean:.1f}", *start])
+        tables.append(markdown([*header[:2], f"{header[2]}, {data}", *header[3:]], rows))
     return "\n".join(tables)
 
 
