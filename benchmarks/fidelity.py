@@ -16,16 +16,17 @@ from ivra.evaluation import EvalConfig
 from ivra.studies import Cell, figure, markdown, run_cell
 from ivra.training import TrainConfig
 
-LIME_LIKE = {"fidelity": {"form": "squared", "target": "log-odds"}}
+FIDELITY = {
+    "criteria": "fidelity",
+    "options": {"fidelity": {"form": "squared", "target": "log-odds"}},
+    "lr": 0.02,
+}
 VARIANTS = {
     "comp": {"criteria": "comp", "options": {"comp": {"samples": 4}}, "lr": 0.05},
-    "fidelity": {"criteria": "fidelity", "options": LIME_LIKE, "lr": 0.02},
-    "fidelity-hidden16": {
-        "criteria": "fidelity",
-        "options": LIME_LIKE,
-        "lr": 0.02,
-        "value_hidden": 16,
-    },
+    "fidelity": FIDELITY,
+    "fidelity-hidden16": {**FIDELITY, "value_hidden": 16},
+    "fidelity-400": {**FIDELITY, "max_steps": 400},
+    "fidelity-hidden16-400": {**FIDELITY, "value_hidden": 16, "max_steps": 400},
 }
 
 
