@@ -25,8 +25,6 @@ VARIANTS = {
     "comp": {"criteria": "comp", "options": {"comp": {"samples": 4}}, "lr": 0.05},
     "fidelity": FIDELITY,
     "fidelity-hidden16": {**FIDELITY, "value_hidden": 16},
-    "fidelity-400": {**FIDELITY, "max_steps": 400},
-    "fidelity-hidden16-400": {**FIDELITY, "value_hidden": 16, "max_steps": 400},
 }
 
 

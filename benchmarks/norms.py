@@ -19,11 +19,10 @@ PAIRS = (
     ("sparsemax", "sparsemax"),
     ("softmax", "sparsemax"),
     ("sparsemax", "softmax"),
-    ("entmax15", "entmax15"),
     ("gains", "sparsemax"),
 )
 """NORM of the coefficients, and of the saliency. Gains have no NORM, but a temperature."""
-RATES = (0.05, 0.01, 0.002)
+RATES = (0.05, 0.002)
 
 
 def method(coefficients: str, saliency: str, rate: float) -> dict[str, object]:

@@ -182,7 +182,7 @@ def _compared(one: Summary, other: Summary, metric: str) -> str:
     return f"{word} ({shown(one)}, {shown(other)})"
 
 
-SETS = {"sst2": "SST-2", "esnli": "e-SNLI"}
+SETS = {"sst2": "SST-2", "esnli": "e-SNLI", "imdb": "IMDb"}
 """Those whose table of one pass against hundreds is shown, by the name their authors give them."""
 
 
