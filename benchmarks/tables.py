@@ -256,6 +256,7 @@ def results_page(text: str) -> str:
         ("important", paper_tables.important()),
         ("lengths", paper_tables.lengths()),
         ("batching", paper_tables.batching()),
+        ("norms", paper_tables.norms()),
         ("trials", paper_tables.trials()),
     ):
         text = between(text, f"<!-- {name} -->", f"<!-- end of {name} -->", (part,))
