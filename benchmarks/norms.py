@@ -2,8 +2,11 @@
 
     IVRA_DATA=... python benchmarks/norms.py
 
-The preset ``table2`` at cpu scale with methods of its own, one seed, judged on the first 100 dev
-rows, where such choices are made. One JSON a cell; a finished cell is not repeated.
+    IVRA_DATA=... python benchmarks/norms.py --pairs softmax+softmax,sparsemax+softmax \\
+        --seeds 1,2 --explainers "" --output benchmarks/results/norms/sst2-seeds
+
+The preset ``table2`` at cpu scale with methods of its own, judged on the first 100 dev rows, where
+such choices are made. One JSON a cell; a finished cell is not repeated.
 """
 
 import argparse
@@ -14,19 +17,14 @@ from watch import Printed
 
 from ivra.studies import METHODS, preset_study, run_study, write_study
 
-PAIRS = (
-    ("softmax", "softmax"),
-    ("sparsemax", "sparsemax"),
-    ("softmax", "sparsemax"),
-    ("sparsemax", "softmax"),
-    ("gains", "sparsemax"),
-)
+PAIRS = "softmax+softmax,sparsemax+sparsemax,softmax+sparsemax,sparsemax+softmax,gains+sparsemax"
 """NORM of the coefficients, and of the saliency. Gains have no NORM, but a temperature."""
 RATES = (0.05, 0.002)
 
 
-def method(coefficients: str, saliency: str, rate: float) -> dict[str, object]:
+def method(pair: str, rate: float) -> dict[str, object]:
     """A way of training."""
+    coefficients, saliency = pair.split("+")
     gains = coefficients == "gains"
     return {
         "levels": METHODS["ivra-softmax"]["levels"],
@@ -41,6 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default="sst2", help="the data set")
     parser.add_argument("--criteria", default="comp,suff")
+    parser.add_argument("--pairs", default=PAIRS)
+    parser.add_argument("--explainers", default="untrained")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--output", type=Path, help="folder (default: RESULTS/norms/DATA)")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"))
@@ -48,11 +48,11 @@ def main() -> None:
     folder = os.environ.get("IVRA_DATA")
     results = Path(__file__).parent / "results" / "norms"
     output = arguments.output or results / arguments.data
-    criteria = arguments.criteria.split(",")
+    criteria, pairs = arguments.criteria.split(","), arguments.pairs.split(",")
     changes = {
         "data": [arguments.data],
-        "explainers": ("untrained",),
-        "methods": {f"{c}+{s}+{rate}": method(c, s, rate) for c, s in PAIRS for rate in RATES},
+        "explainers": [name for name in arguments.explainers.split(",") if name],
+        "methods": {f"{pair}+{rate}": method(pair, rate) for pair in pairs for rate in RATES},
         "criteria": criteria,
         "columns": [*criteria, "support"],
         "seeds": [int(seed) for seed in arguments.seeds.split(",")],
