@@ -15,7 +15,7 @@ from pathlib import Path
 
 from watch import Printed
 
-from ivra.studies import METHODS, preset_study, run_study, write_study
+from ivra.studies import preset_study, run_study, write_study
 
 PAIRS = "softmax+softmax,sparsemax+sparsemax,softmax+sparsemax,sparsemax+softmax,gains+sparsemax"
 """NORM of the coefficients, and of the saliency. Gains have no NORM, but a temperature."""
@@ -25,14 +25,8 @@ RATES = (0.05, 0.002)
 def method(pair: str, rate: float) -> dict[str, object]:
     """A way of training."""
     coefficients, saliency = pair.split("+")
-    gains = coefficients == "gains"
-    return {
-        "levels": METHODS["ivra-softmax"]["levels"],
-        "reading": "gains" if gains else "coefficients",
-        **({} if gains else {"coefficients_norm": coefficients}),
-        "saliency_norm": saliency,
-        "lr": rate,
-    }
+    own = {"reading": "gains"} if coefficients == "gains" else {"coefficients_norm": coefficients}
+    return {"base": "ivra-softmax", **own, "saliency_norm": saliency, "lr": rate}
 
 
 def main() -> None:
