@@ -38,6 +38,7 @@ METHODS = {
     "ivra-softmax": "IvRA-softmax",
     "ivra-sparsemax": "IvRA-sparsemax",
     "ivra-value": "ivra with values",
+    "ivra-fidelity": "ivra with values and 64 hidden units, 400 steps",
 }
 PASSES = {
     "lime": "501",

@@ -23,6 +23,7 @@ TITLES = {
     "ivra-softmax": "IvRA-softmax",
     "ivra-sparsemax": "IvRA-sparsemax",
     "ivra-value": "ivra with values",
+    "ivra-fidelity": "ivra for fidelity",
 }
 """Names as tables print them; others stand as they are."""
 

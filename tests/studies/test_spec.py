@@ -135,6 +135,19 @@ def test_a_method_is_what_its_table_says(name: str, tmp_path: Path) -> None:
         assert (training.reading, training.saliency_norm) == ("coefficients", "softmax")
 
 
+def test_the_method_for_fidelity_trains_for_nothing_else(tmp_path: Path) -> None:
+    """Whatever the cell is judged by; what the study says of steps still holds."""
+    options = {"comp": {"samples": 2}}
+    training = {"options": options, "max_steps": 400, "lr": 0.05}
+    study = make_study(
+        {"methods": "ivra-fidelity", "criteria": "comp", "seeds": 0, "training": training}
+    )
+    found = next(c for c in cells(study, tmp_path).values() if c.method).cell.training
+    assert (found.criteria, found.max_steps, found.lr) == ("fidelity", 400, 0.02)
+    assert found.levels == ("feature", "head", "layer", "value") and found.value_hidden == 64
+    assert found.options["fidelity"]["form"] == "squared"
+
+
 def test_a_method_of_ones_own_starts_from_another(tmp_path: Path) -> None:
     own = {"smat-sim": {"base": "smat", "criteria": "sim", "lr": 0.1}}
     study = make_study({"methods": own, "criteria": "comp", "seeds": 0})
