@@ -10,6 +10,8 @@ import statistics
 import sys
 from pathlib import Path
 
+import cell_tables
+import figure_tables
 import mixing_tables
 import paper_tables
 
@@ -251,13 +253,13 @@ def results_page(text: str) -> str:
     """``docs/results.md`` with its tables made anew."""
     for name, part in (
         ("paper", paper_tables.results()),
-        ("plausibility", paper_tables.plausibility()),
-        ("levels", paper_tables.levels()),
-        ("important", paper_tables.important()),
-        ("lengths", paper_tables.lengths()),
-        ("batching", paper_tables.batching()),
-        ("norms", paper_tables.norms()),
-        ("trials", paper_tables.trials()),
+        ("plausibility", figure_tables.plausibility()),
+        ("levels", figure_tables.levels()),
+        ("important", figure_tables.important()),
+        ("lengths", figure_tables.lengths()),
+        ("batching", figure_tables.batching()),
+        ("norms", figure_tables.norms()),
+        ("trials", figure_tables.trials()),
     ):
         text = between(text, f"<!-- {name} -->", f"<!-- end of {name} -->", (part,))
     return text
@@ -274,7 +276,7 @@ def pages() -> dict[Path, str]:
             readme.read_text(encoding="utf-8"),
             START,
             END,
-            (*map(paper_tables.one_pass, paper_tables.SETS), builtin(), explain_time()),
+            (*map(paper_tables.one_pass, cell_tables.SETS), builtin(), explain_time()),
         ),
         criteria: between(
             between(
@@ -317,7 +319,7 @@ def main() -> None:
         if path.read_text(encoding="utf-8") == new:
             continue
         if arguments.check:
-            sys.exit(1)
+            sys.exit(f"{path.name} is not up to date: run benchmarks/tables.py")
         write_text_atomic(path, new)
 
 

@@ -34,6 +34,10 @@ KeyValue = Float[Tensor, "B G L D"]
 HeadLogits = Float[Tensor, "B H L"]
 AllHeadLogits = Float[Tensor, "B N H L"]
 ClassLogits = Float[Tensor, "B C L"]
+Places = Int[Tensor, "B P"]
+"""``P`` tokens of each row, by where they stand in it."""
+PlaceScores = Float[Tensor, "B P H L"]
+"""A score a token of each head and each of ``P`` places."""
 BinLogits = Float[Tensor, "B K C"]
 """Logits for each row and each of ``K`` bins of AOPC."""
 BinRows = Float[Tensor, "B K"]

@@ -9,8 +9,8 @@ from ivra.attention.module import (
     READINGS,
     AttentionSizes,
     InterpretableAttention,
+    check_levels,
     mean_query,
-    query_key_logits,
 )
 from ivra.attention.normalisers import (
     NORMALISERS,
@@ -20,12 +20,19 @@ from ivra.attention.normalisers import (
     normaliser,
 )
 from ivra.attention.preference import Preference, Shifted
-from ivra.attention.reading import LayerInputs, LayerReader, LayerReading
+from ivra.attention.reading import (
+    Attending,
+    LayerInputs,
+    LayerReader,
+    LayerReading,
+    query_key_logits,
+)
 
 __all__ = [
     "LEVELS",
     "NORMALISERS",
     "READINGS",
+    "Attending",
     "AttentionSizes",
     "InterpretableAttention",
     "LayerInputs",
@@ -33,6 +40,7 @@ __all__ = [
     "LayerReading",
     "Preference",
     "Shifted",
+    "check_levels",
     "masked_entmax15",
     "masked_softmax",
     "masked_sparsemax",

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from ivra.attention.normalisers import normaliser
 from ivra.attention.preference import Preference, Shifted
-from ivra.attention.reading import LayerInputs, LayerReading
+from ivra.attention.reading import Attending, LayerInputs, LayerReading, query_key_logits
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
     AllHeadLogits,
@@ -25,16 +25,19 @@ from ivra.shapes import (
     TokenScores,
 )
 
-Level = Literal["feature", "head", "layer", "value"]
+Level = Literal["feature", "head", "layer", "value", "readout"]
 Reading = Literal["gains", "coefficients", "literal"]
 LEVELS: tuple[str, ...] = get_args(Level)
+BEYOND = ("value", "readout")
+"""The levels that add scores of their own to the weighted logits, by the predicted class."""
 READINGS: tuple[str, ...] = get_args(Reading)
 
 
 class AttentionSizes(NamedTuple):
     """The sizes a module is built for: ``N`` layers, ``H`` heads, ``D`` features, ``C`` classes.
 
-    ``value_dim`` is the width of a value vector (``D`` in nearly every model).
+    ``value_dim`` is the width of a value vector (``D`` in nearly every model), ``places`` how many
+    tokens the head reads a prediction off: ``P``, 2 for an answer.
     """
 
     layers: int
@@ -42,6 +45,7 @@ class AttentionSizes(NamedTuple):
     head_dim: int
     value_dim: int
     classes: int
+    places: int = 1
 
 
 def mean_query(query: Query, visible: TokenMask) -> Tensor:
@@ -55,26 +59,17 @@ def mean_query(query: Query, visible: TokenMask) -> Tensor:
     return total / weight.sum(-1)[:, None, None]
 
 
-def query_key_logits(mean: Tensor, key: Tensor) -> HeadLogits:
-    """``psi_j = mean . k_j`` for every head (equation 4); ``mean (B, H, D)``, ``key (B, G, L, D)``.
-
-    With grouped keys (``G < H``) each key serves ``H / G`` consecutive heads and is not copied.
-    """
-    batch, heads, dim = mean.shape
-    groups = key.shape[1]
-    grouped = mean.reshape(batch, groups, heads // groups, dim)
-    return (grouped @ key.transpose(-1, -2)).reshape(batch, heads, -1)
-
-
-def _check(levels: Sequence[str], reading: str, value_hidden: int) -> None:
+def check_levels(levels: Sequence[str], reading: str, value_hidden: int = 0) -> None:
+    """Whether a module can be built so; raises :class:`IvraError` where it cannot."""
     for level in levels:
         if level not in LEVELS:
             raise unknown_name("level", level, list(LEVELS))
     if reading not in READINGS:
         raise unknown_name("reading", reading, list(READINGS))
-    if reading == "literal" and "value" in levels:
+    added = [level for level in BEYOND if level in levels]
+    if reading == "literal" and added:
         raise IvraError(
-            "the value level needs scores before the simplex: expected reading 'gains' or "
+            f"the {added[0]} level needs scores before the simplex: expected reading 'gains' or "
             "'coefficients', got 'literal'; choose another reading or drop the level"
         )
     if value_hidden and "value" not in levels:
@@ -112,11 +107,14 @@ class InterpretableAttention(nn.Module):
         sum_k o_{c,k} gelu( sum_{l,h} w_{k,l,h} . v_j^{l,h} + w'_{k,l,h} . v-^{l,h}  +  b_k )
 
     so that a token's score may depend on what stands beside it (``o`` starts at 0, ``w`` and
-    ``w'`` are drawn).
+    ``w'`` are drawn). The readout level, ours too, adds ``sum_{p,l,h} a_{c,p,l,h} A_{p,j}^{l,h}``:
+    the attention probability that the token at place ``p`` gives to ``j``, places being those that
+    the head reads its prediction off ([CLS], a decoder's last token, the two ends of an answer);
+    ``a`` starts at 0.
 
     Args:
         sizes: layers, heads, features, value features and classes of the backbone.
-        levels: any subset of ``feature, head, layer, value``; ``()`` gives the
+        levels: any subset of ``feature, head, layer, value, readout``; ``()`` gives the
             untrained start (the mean of all heads' attention logits).
         reading: see above.
         coefficients_norm: ``softmax | sparsemax | entmax15`` of the coefficients (unused by
@@ -127,8 +125,9 @@ class InterpretableAttention(nn.Module):
         value_hidden: hidden units of the value level, none by default.
 
     Raises:
-        IvraError: unknown level, reading or normaliser, the value level with ``literal``
-            (its sum over layers is already on the simplex), or hidden units without that level.
+        IvraError: unknown level, reading or normaliser, the value or readout level with
+            ``literal`` (its sum over layers is already on the simplex), or hidden units without
+            the value level.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class InterpretableAttention(nn.Module):
         value_hidden: int = 0,
     ) -> None:
         super().__init__()
-        _check(levels, reading, value_hidden)
+        check_levels(levels, reading, value_hidden)
         self.sizes = sizes
         self.value_hidden = value_hidden
         self.levels = tuple(level for level in LEVELS if level in levels)
@@ -152,7 +151,7 @@ class InterpretableAttention(nn.Module):
         self._coefficients = normaliser(coefficients_norm)
         self._saliency = normaliser(saliency_norm)
         start = torch.zeros if reading == "coefficients" else torch.ones
-        n, h, d, dv, c = sizes
+        n, h, d, dv, c, p = sizes
         if "feature" in levels:
             self.feature_query = nn.Parameter(start(n, h, d))
             self.feature_key = nn.Parameter(start(n, h, d))
@@ -163,6 +162,8 @@ class InterpretableAttention(nn.Module):
         if "value" in levels:
             self.value = nn.Parameter(torch.zeros(c, n, h, dv))
             self._add_hidden_units(value_hidden)
+        if "readout" in levels:
+            self.readout = nn.Parameter(torch.zeros(c, p, n, h))
         if reading == "gains" and levels:
             self.log_temperature = nn.Parameter(torch.zeros(()))
         self.preferences = tuple(preferences)
@@ -184,7 +185,7 @@ class InterpretableAttention(nn.Module):
     def _add_hidden_units(self, count: int) -> None:
         if not count:
             return
-        n, h, _, dv, c = self.sizes
+        n, h, _, dv, c, _ = self.sizes
         self.hidden_value = nn.Parameter(torch.randn(count, n, h, dv))
         self.hidden_context = nn.Parameter(torch.randn(count, n, h, dv))
         self.hidden_bias = nn.Parameter(torch.zeros(count))
@@ -204,10 +205,15 @@ class InterpretableAttention(nn.Module):
         self.preference.set(dict.fromkeys(self.preferences, 1.0) if shares is None else shares)
 
     def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
-        """Equations 1, 2 and 4 of one layer, and its share of the value level.
+        """Equations 1, 2 and 4 of one layer, its share of the value level, and what the readout
+        level will need once it is known what is predicted.
 
         What is read of a model in half precision is float32.
         """
+        attending = None
+        if "readout" in self.levels:
+            _, _, _, scaling, visible, mask, causal = inputs
+            attending = Attending(inputs.query, inputs.key, scaling, visible, mask, causal)
         inputs = inputs.wide()
         query, key = inputs.query, inputs.key
         if self.reading == "literal" and "feature" in self.levels:
@@ -220,7 +226,7 @@ class InterpretableAttention(nn.Module):
         values = None
         if "value" in self.levels:
             values = self._read_values(layer, inputs)
-        return LayerReading(heads, values)
+        return LayerReading(heads, values, attending)
 
     def _read_values(self, layer: int, inputs: LayerInputs) -> Tensor:
         """A layer's share of every class's evidence and of every hidden unit, ``(B, C + K, L)``."""
@@ -295,13 +301,16 @@ class InterpretableAttention(nn.Module):
     ) -> TokenScores:
         """The unnormalised score of every token, before the map onto the simplex.
 
-        ``predictions`` (the class each row is explained for) is needed by the value level only.
+        ``predictions`` (the class each row is explained for) is needed by the value and the
+        readout level only.
         """
         psi = torch.stack([reading.heads for reading in readings], dim=1)
         scores = torch.einsum("bnhl,nh->bl", psi, self.head_coefficients().to(psi))
-        if "value" in self.levels:
-            if predictions is None:
-                raise ValueError("the value level needs the predicted class of every row")
+        if predictions is None and not set(BEYOND).isdisjoint(self.levels):
+            raise ValueError("the value and readout levels need the predicted class of every row")
+        if "readout" in self.levels and predictions is not None:
+            scores = scores + self._readout_scores(readings, predictions)
+        if "value" in self.levels and predictions is not None:
             evidence = [reading.values for reading in readings if reading.values is not None]
             total = torch.stack(evidence).sum(0)
             scores = scores + total[torch.arange(len(predictions)), predictions]
@@ -310,6 +319,17 @@ class InterpretableAttention(nn.Module):
         if self.reading == "gains" and self.levels:
             scores = scores * self.log_temperature.exp()
         return scores
+
+    def _readout_scores(self, readings: Sequence[LayerReading], predictions: Labels) -> TokenScores:
+        given = [reading.readout for reading in readings if reading.readout is not None]
+        if len(given) < len(readings):
+            raise ValueError(
+                "the readout level needs to know where the head reads: expected readings that "
+                "a backbone gave, or that were settled"
+            )
+        attention = torch.stack(given)
+        weights = self.readout[predictions].to(attention)
+        return torch.einsum("nbphl,bpnh->bl", attention, weights)
 
     def _hidden_scores(self, sums: Tensor, predictions: Labels) -> TokenScores:
         active = nn.functional.gelu(sums + self.hidden_bias[:, None])

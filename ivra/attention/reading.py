@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from ivra.shapes import ClassLogits, HeadLogits, KeyValue, Query, TokenMask
+from ivra.shapes import ClassLogits, HeadLogits, KeyValue, Places, PlaceScores, Query, TokenMask
 
 
 class LayerInputs(NamedTuple):
@@ -32,16 +32,76 @@ class LayerInputs(NamedTuple):
         return self._replace(query=query, key=key, value=value)
 
 
+def query_key_logits(query: Tensor, key: Tensor) -> HeadLogits:
+    """``psi_j = query . k_j`` of each head (equation 4), of ``query (B, H, D)`` and a layer's keys.
+
+    With grouped keys (``G < H``) each key serves ``H / G`` consecutive heads and is not copied.
+    """
+    batch, heads, dim = query.shape
+    groups = key.shape[1]
+    grouped = query.reshape(batch, groups, heads // groups, dim)
+    return (grouped @ key.transpose(-1, -2)).reshape(batch, heads, -1)
+
+
+class Attending(NamedTuple):
+    """What it takes to say later what any one token of a layer attends to: as in
+    :class:`LayerInputs`, in the model's own precision."""
+
+    query: Query
+    key: KeyValue
+    scaling: float
+    visible: TokenMask
+    mask: Tensor | None
+    causal: bool
+
+    def given_by(self, places: Places) -> PlaceScores:
+        """The attention probabilities that the tokens at ``places`` give, ``(B, P, H, L)``.
+
+        Those of the model itself, of a few rows of its ``L x L``; float32 at least.
+        """
+        wide = torch.promote_types(self.query.dtype, torch.float32)
+        key = self.key.to(wide)
+        rows = torch.arange(len(places), device=places.device)
+        given = []
+        for place in places.unbind(1):
+            logits = query_key_logits(self.query[rows, :, place].to(wide) * self.scaling, key)
+            logits = self._masked(logits, place).masked_fill(
+                ~self.visible[:, None], torch.finfo(wide).min
+            )
+            given.append(logits.softmax(-1))
+        return torch.stack(given, dim=1)
+
+    def _masked(self, logits: HeadLogits, place: Tensor) -> HeadLogits:
+        """``logits`` under the row of the kernel's mask that belongs to ``place``."""
+        least = torch.finfo(logits.dtype).min
+        if self.mask is None:
+            if not self.causal:
+                return logits
+            later = torch.arange(logits.shape[-1], device=place.device) > place[:, None]
+            return logits.masked_fill(later[:, None], least)
+        row = self.mask.expand(len(place), -1, -1, -1)[torch.arange(len(place)), :, place]
+        return logits.masked_fill(~row, least) if row.dtype == torch.bool else logits + row
+
+
 class LayerReading(NamedTuple):
     """One layer reduced to what a saliency needs: nothing of size ``L x L``.
 
     ``heads`` is each head's score of every token; ``values`` the value level's evidence of
     every token for every class, followed by its shares of the hidden units' sums (``None`` where
-    that level is off).
+    that level is off). The readout level needs to know what is predicted: a reader leaves
+    ``attending``, and once the pass is over the backbone has ``readout`` in its place.
     """
 
     heads: HeadLogits
     values: ClassLogits | None
+    attending: Attending | None = None
+    readout: PlaceScores | None = None
+
+    def settled(self, places: Places) -> "LayerReading":
+        """With ``readout``, the attention that the tokens at ``places (B, P)`` give."""
+        if self.attending is None:
+            return self
+        return self._replace(attending=None, readout=self.attending.given_by(places))
 
 
 @runtime_checkable

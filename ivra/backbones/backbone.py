@@ -19,7 +19,7 @@ from ivra.backbones.quantised import HALF, bits_of, pin
 from ivra.backbones.sharding import put_together
 from ivra.data import Batch
 from ivra.errors import IvraError, unknown_name
-from ivra.shapes import Hidden, Labels, Outputs, TokenIds, TokenMask, TokenScores
+from ivra.shapes import Hidden, Labels, Outputs, Places, TokenIds, TokenMask, TokenScores
 from ivra.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
@@ -219,6 +219,9 @@ class Backbone(nn.Module):
         with nullcontext() if embeddings is None else given_output(self.embeddings, embeddings):
             output = self._run(batch, ids, batch.attention_mask, capture, hidden)
         readings = tuple(capture.readings)
+        if any(reading.attending is not None for reading in readings):
+            places = self.readout_places(batch, output.logits)
+            readings = tuple(reading.settled(places) for reading in readings)
         states = torch.stack(output.hidden_states[1:]).mean(0) if hidden else None
         if back is not None:
             readings = tuple(reordered_reading(reading, back) for reading in readings)
@@ -381,6 +384,14 @@ class Backbone(nn.Module):
         read = visible & (batch.input_ids != self.pad_id)
         last = read.shape[1] - 1 - read.flip(-1).int().argmax(-1)
         return torch.where(read.any(-1), last, first)
+
+    def readout_places(self, batch: Batch, outcome: Outputs) -> Places:
+        """The tokens of each row that the head reads its prediction off, ``(B, P)``.
+
+        That of :meth:`pooled_place`, or of a head that reads every token those of the prediction.
+        """
+        places = self.task.places_of(self.task.predict(outcome))
+        return self.pooled_place(batch)[:, None] if places is None else places
 
     def _mixed_embeddings(self, ids: TokenIds, keep: TokenScores) -> Hidden:
         """The embeddings of ``ids``, mixed with that of the mask token by ``keep``."""

@@ -221,7 +221,7 @@ def _proved(found: _Found, source: str) -> Backbone:
             f"where {expected} of one size were expected",
         )
     heads, dim, value_dim = sizes.seen[0]
-    shape = AttentionSizes(expected, heads, dim, value_dim, max(1, len(found.labels)))
+    shape = AttentionSizes(expected, heads, dim, value_dim, max(1, len(found.labels)), task.places)
     family = family_of(model, capture.causal)
     if task.head is not None:
         family = replace(family, pooled="none", head=task.head)

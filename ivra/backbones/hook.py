@@ -60,8 +60,11 @@ def latest_reading() -> LayerReading | None:
     capture = _ACTIVE.get()
     if capture is None or not capture.readings:
         return None
-    heads, values = capture.readings[-1]
-    capture.readings[-1] = LayerReading(heads.clone(), None if values is None else values.clone())
+    heads, values, attending, _ = capture.readings[-1]
+    if attending is not None:
+        attending = attending._replace(query=attending.query.clone(), key=attending.key.clone())
+    values = None if values is None else values.clone()
+    capture.readings[-1] = LayerReading(heads.clone(), values, attending)
     return capture.readings[-1]
 
 

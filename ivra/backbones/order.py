@@ -25,7 +25,9 @@ def reordered_reading(reading: LayerReading, place: Tensor) -> LayerReading:
     """A reading of the tokens at ``place (B, L)``."""
 
     def move(scores: Tensor) -> Tensor:
-        return scores.gather(2, place[:, None].expand_as(scores))
+        index = place.view(len(place), *[1] * (scores.ndim - 2), -1)
+        return scores.gather(-1, index.expand_as(scores))
 
     values = None if reading.values is None else move(reading.values)
-    return LayerReading(move(reading.heads), values)
+    readout = None if reading.readout is None else move(reading.readout)
+    return LayerReading(move(reading.heads), values, readout=readout)

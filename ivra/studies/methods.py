@@ -19,7 +19,7 @@ METHODS: dict[str, Mapping[str, object]] = {
     },
     "ivra-value": {"levels": (*PAPER, "value"), "reading": "gains"},
     "ivra-fidelity": {
-        "levels": (*PAPER, "value"),
+        "levels": (*PAPER, "value", "readout"),
         "reading": "gains",
         "value_hidden": 64,
         "criteria": "fidelity",

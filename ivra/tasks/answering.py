@@ -77,6 +77,7 @@ class QuestionAnswering(Task):
     architecture = "ForQuestionAnswering"
     measure = "exact_match"
     head = "qa_outputs"
+    places = 2
     removal = "embedding"
     gold_name = "an answer"
     unmeasured: ClassVar[dict[str, str]] = {
@@ -155,6 +156,10 @@ class QuestionAnswering(Task):
     def classes(self, prediction: Spans) -> Labels:
         """One class: what matters for an answer, whichever it is."""
         return torch.zeros_like(prediction[:, 0])
+
+    def places_of(self, prediction: Spans) -> Spans:
+        """Its first and its last token."""
+        return prediction
 
     def gold(self, batch: Batch) -> Spans:
         return batch.answers

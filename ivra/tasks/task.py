@@ -9,7 +9,17 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ivra.data import Batch, Item, Row
-from ivra.shapes import Labels, Logits, Outputs, Predictions, RowMask, Rows, Saliency, TokenMask
+from ivra.shapes import (
+    Labels,
+    Logits,
+    Outputs,
+    Places,
+    Predictions,
+    RowMask,
+    Rows,
+    Saliency,
+    TokenMask,
+)
 
 
 class Claim(NamedTuple):
@@ -48,6 +58,8 @@ class Task(ABC):
     """Metrics that rows never allow, and why."""
     has_classes: ClassVar[bool] = False
     """Whether a prediction is one of a few classes, the same in every row."""
+    places: ClassVar[int] = 1
+    """How many tokens a prediction is read off."""
     head: ClassVar[str | None] = None
     """The attribute that holds a head which reads every token; ``None``: the family's own head,
     which reads one."""
@@ -93,6 +105,11 @@ class Task(ABC):
     @abstractmethod
     def classes(self, prediction: Predictions) -> Labels:
         """The class that a row is explained for, see the value level of the attention module."""
+
+    def places_of(self, prediction: Predictions) -> Places | None:
+        """The tokens that ``prediction`` is read off; ``None`` where it is the same one whatever is
+        predicted, which the family's head knows."""
+        return None
 
     @abstractmethod
     def gold(self, batch: Batch) -> Predictions:

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from ivra.attention import LEVELS, NORMALISERS, READINGS
+from ivra.attention import LEVELS, NORMALISERS, READINGS, check_levels
 from ivra.backbones import Dtype, Loading, Lora
 from ivra.errors import IvraError, brief, unknown_name
 from ivra.losses import (
@@ -161,7 +161,7 @@ class TrainConfig(BaseModel):
     validation_rows: Count = Field(400, description="at most this many rows of validation")
 
     levels: tuple[str, ...] = Field(
-        ("feature", "head", "layer", "value"), description="of feature,head,layer,value"
+        ("feature", "head", "layer", "value"), description="of feature,head,layer,value,readout"
     )
     value_hidden: Annotated[int, Field(ge=0)] = Field(
         0, description="hidden units of the value level"
@@ -259,17 +259,7 @@ class TrainConfig(BaseModel):
     def _module_can_be_built(self) -> "TrainConfig":
         if not self.levels and self.train != "backbone":
             raise IvraError("levels is empty: a module that is trained needs one at least")
-        if self.value_hidden and "value" not in self.levels:
-            raise IvraError(
-                f"value_hidden is {self.value_hidden}, but the levels are "
-                f"{','.join(self.levels)}: hidden units belong to the level 'value'; add it, or "
-                "leave them out"
-            )
-        if self.reading == "literal" and "value" in self.levels:
-            raise IvraError(
-                "the value level needs scores before the simplex: expected reading 'gains' or "
-                "'coefficients', got 'literal'; choose another reading or drop the level"
-            )
+        check_levels(self.levels, self.reading, self.value_hidden)
         return self
 
     @model_validator(mode="after")

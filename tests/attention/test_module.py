@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ivra.attention import (
     LEVELS,
+    Attending,
     AttentionSizes,
     InterpretableAttention,
     LayerInputs,
@@ -22,16 +23,17 @@ from ivra.attention import (
 )
 from ivra.errors import IvraError
 
-SIZES = AttentionSizes(layers=2, heads=4, head_dim=3, value_dim=2, classes=3)
+SIZES = AttentionSizes(layers=2, heads=4, head_dim=3, value_dim=2, classes=3, places=2)
 SCALING = 0.7
 PREDICTIONS = torch.tensor([2, 0, 1])
+PLACES = torch.tensor([[1, 4], [0, 3], [5, 5]])
 VISIBLE = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]]).bool()
 EXPLAINABLE = torch.tensor([[0, 1, 1, 1, 1, 0], [0, 1, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]]).bool()
 
 SUBSETS = [
     levels for count in range(len(LEVELS) + 1) for levels in itertools.combinations(LEVELS, count)
 ]
-FOR_LITERAL = [levels for levels in SUBSETS if "value" not in levels]
+FOR_LITERAL = [levels for levels in SUBSETS if not {"value", "readout"} & set(levels)]
 CASES = [
     *(("gains", levels) for levels in SUBSETS),
     *(("coefficients", levels) for levels in SUBSETS),
@@ -103,8 +105,15 @@ def saliency_of(
     explainable: Tensor = EXPLAINABLE,
     predictions: Tensor | None = PREDICTIONS,
 ) -> Tensor:
-    readings = [module.read_layer(layer, given) for layer, given in enumerate(inputs)]
-    return module(readings, explainable, predictions)
+    return module(readings_of(module, inputs), explainable, predictions)
+
+
+def readings_of(
+    module: InterpretableAttention, inputs: Sequence[LayerInputs], places: Tensor = PLACES
+) -> list[LayerReading]:
+    """What the module reads, as a backbone finishes it."""
+    places = places[: len(inputs[0].visible)]
+    return [module.read_layer(layer, given).settled(places) for layer, given in enumerate(inputs)]
 
 
 def weight(module: InterpretableAttention, name: str, start: float, shape: tuple) -> np.ndarray:
@@ -129,7 +138,7 @@ def naive_psi(
     module: InterpretableAttention, inputs: Sequence[LayerInputs], row: int
 ) -> np.ndarray:
     """Equations 1, 2 and 4 of one row, (layers, heads, tokens)."""
-    n, h, d, _, _ = module.sizes
+    n, h, d, *_ = module.sizes
     start = 0.0 if module.reading == "coefficients" else 1.0
     feature_query = weight(module, "feature_query", start, (n, h, d))
     feature_key = weight(module, "feature_key", start, (n, h, d))
@@ -185,6 +194,8 @@ def naive_saliency(
             scores += weights[layer, head] * psi[layer, head]
         if "value" in module.levels:
             scores += naive_evidence(module, inputs, row)[allowed]
+        if "readout" in module.levels:
+            scores += naive_readout(module, inputs, row)[allowed]
         if module.reading == "gains" and module.levels:
             scores *= np.exp(module.log_temperature.item())
         result[row, allowed] = norm(module.saliency_norm, scores)
@@ -213,7 +224,7 @@ def naive_evidence(
     module: InterpretableAttention, inputs: Sequence[LayerInputs], row: int
 ) -> np.ndarray:
     """The value level: ``sum over layers and heads of u . v_j`` for the predicted class."""
-    n, h, _, dv, _ = module.sizes
+    n, h, _, dv, *_ = module.sizes
     u = module.value.detach().numpy()[PREDICTIONS[row]]
     u = u / math.sqrt(u.size)  # the fan-in: layers x heads x features
     evidence = np.zeros(inputs[0].value.shape[2])
@@ -225,11 +236,28 @@ def naive_evidence(
     return evidence
 
 
+def naive_readout(
+    module: InterpretableAttention, inputs: Sequence[LayerInputs], row: int
+) -> np.ndarray:
+    """What the tokens at the places attend to, weighed for the predicted class."""
+    n, h, *_ = module.sizes
+    weights = module.readout.detach().numpy()[PREDICTIONS[row]]
+    visible = np.flatnonzero(VISIBLE[row].numpy())
+    found = np.zeros(inputs[0].query.shape[2])
+    for p, layer, head in np.ndindex(module.sizes.places, n, h):
+        given = inputs[layer]
+        query = given.query[row, head, PLACES[row, p]].numpy()
+        key = given.key[row, head // (h // given.key.shape[1])].numpy()
+        logits = np.array([SCALING * (query * key[j]).sum() for j in visible])
+        found[visible] += weights[p, layer, head] * scipy.special.softmax(logits)
+    return found
+
+
 def naive_hidden(
     module: InterpretableAttention, inputs: Sequence[LayerInputs], row: int
 ) -> np.ndarray:
     """The hidden units of the value level, one by one; GELU by the error function."""
-    n, h, _, dv, _ = module.sizes
+    n, h, _, dv, *_ = module.sizes
     own, beside = (
         weights.detach().numpy() / math.sqrt(n * h * dv)
         for weights in (module.hidden_value, module.hidden_context)
@@ -341,7 +369,7 @@ def test_every_subset_of_levels_starts_as_the_mean_of_all_attention_logits(
 ) -> None:
     module = module_of(reading, levels, coefficients_norm, seed=None)
     inputs = layers(5, groups=2)
-    readings = [module.read_layer(layer, given) for layer, given in enumerate(inputs)]
+    readings = readings_of(module, inputs)
     scores = module.scores(readings, PREDICTIONS)
     for row in range(len(VISIBLE)):
         logits = np.zeros((SIZES.layers, SIZES.heads, 6))
@@ -403,7 +431,7 @@ def test_the_gradient_reaches_every_coefficient_of_every_level(
     for name, parameter in module.named_parameters():
         gradient = parameter.grad
         assert gradient is not None, name
-        if name == "value":
+        if name in ("value", "readout"):
             assert (gradient[1] == 0).all(), "row 2, of class 1, has one explainable token"
             gradient = gradient[[0, 2]]
         assert torch.isfinite(gradient).all(), name
@@ -423,7 +451,8 @@ def test_masking_a_row_shorter_is_the_same_as_cutting_it() -> None:
             for given in inputs
         ]
         whole = saliency_of(module, inputs)[1:2, :4]
-        alone = saliency_of(module, cut, EXPLAINABLE[1:2, :4], PREDICTIONS[1:2])
+        readings = readings_of(module, cut, PLACES[1:2])
+        alone = module(readings, EXPLAINABLE[1:2, :4], PREDICTIONS[1:2])
         torch.testing.assert_close(whole, alone, rtol=1e-9, atol=1e-12)
 
 
@@ -483,7 +512,8 @@ def test_an_unknown_level_lists_the_choices() -> None:
     with pytest.raises(IvraError) as caught:
         InterpretableAttention(SIZES, ("feature", "heads"))
     assert str(caught.value) == (
-        "unknown level 'heads'. Did you mean 'head'? Choose from: feature, head, layer, value."
+        "unknown level 'heads'. Did you mean 'head'? Choose from: "
+        "feature, head, layer, readout, value."
     )
 
 
@@ -514,10 +544,38 @@ def test_the_value_level_of_the_literal_reading_is_refused() -> None:
     )
 
 
-def test_the_value_level_needs_predictions() -> None:
-    module = module_of("gains", ("value",))
-    with pytest.raises(ValueError, match="needs the predicted class of every row"):
+@pytest.mark.parametrize("level", ["value", "readout"])
+def test_levels_of_a_class_need_predictions(level: str) -> None:
+    module = module_of("gains", (level,))
+    with pytest.raises(ValueError, match="need the predicted class of every row"):
         saliency_of(module, layers(1), predictions=None)
+
+
+def test_the_readout_needs_a_pass_that_is_over() -> None:
+    module = module_of("gains", ("readout",))
+    unsettled = [module.read_layer(0, given) for given in layers(1)]
+    with pytest.raises(ValueError, match="where the head reads: expected readings that"):
+        module(unsettled, EXPLAINABLE, PREDICTIONS)
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_attention_of_a_place_is_that_of_torch_under_the_same_mask(additive: bool) -> None:
+    """A mask of the kernel's own, of either kind, with rows that differ."""
+    given = layers(3, groups=2)[0]
+    generator = torch.Generator().manual_seed(0)
+    allowed = torch.rand(3, 1, 6, 6, generator=generator) < 0.6
+    allowed = (allowed | torch.eye(6, dtype=torch.bool)) & VISIBLE[:, None, None]
+    mask = torch.where(allowed, 0.0, -torch.inf).double() if additive else allowed
+    attending = Attending(given.query, given.key, SCALING, VISIBLE, mask, causal=True)
+    places = torch.tensor([[0, 3], [2, 1], [5, 3]])
+    identity = torch.eye(6, dtype=torch.float64).expand(3, 4, 6, 6)
+    whole = torch.nn.functional.scaled_dot_product_attention(
+        given.query, given.key.repeat_interleave(2, 1), identity, attn_mask=mask, scale=SCALING
+    )
+    for row, place in np.ndindex(3, 2):
+        torch.testing.assert_close(
+            attending.given_by(places)[row, place], whole[row, :, places[row, place]]
+        )
 
 
 @every_case

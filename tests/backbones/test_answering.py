@@ -216,3 +216,31 @@ def test_a_family_without_such_a_head_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(IvraError, match="has no model for question answering in transformers"):
         load_backbone(str(tmp_path), tasks=(TASK,))
+
+
+@every
+@both_sides
+def test_the_readout_is_what_the_ends_of_the_predicted_answer_attend_to(
+    name: str, side: str
+) -> None:
+    backbone = loud(name)
+    items = items_of(backbone)
+    batch = collate(items, backbone.pad_id, side)
+    module = InterpretableAttention(backbone.sizes, levels=("readout",))
+    assert module.readout.shape[1] == 2
+    model = copy.deepcopy(backbone.model).eval()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        encoding = backbone.encode(batch, module)
+        for row, item in enumerate(items):
+            inputs = {"input_ids": torch.tensor([item.input_ids])}
+            if model.config.model_type not in ("gpt2", "llama"):
+                inputs["token_type_ids"] = torch.tensor([item.token_type_ids])
+            own = model(**inputs, output_attentions=True).attentions
+            visible = batch.attention_mask[row]
+            places = encoding.predictions[row] - int(visible.int().argmax())
+            for layer, reading in enumerate(encoding.readings):
+                expected = own[layer][0][:, places].transpose(0, 1)
+                torch.testing.assert_close(
+                    reading.readout[row][..., visible], expected, rtol=0, atol=1e-5
+                )

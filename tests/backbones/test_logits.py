@@ -218,6 +218,44 @@ def test_a_decoders_readings_are_the_logits_of_its_own_attention(
         )
 
 
+@both_sides
+def test_the_readout_is_the_models_own_attention_from_the_token_its_head_reads(
+    backbone: Backbone, items: list[Item], side: str, reference_outputs: Callable[..., list]
+) -> None:
+    """Encoders read the first token, decoders the last, under the mask they have there."""
+    batch = batch_of(backbone, items, side)
+    module = InterpretableAttention(backbone.sizes, levels=("readout",))
+    with torch.no_grad():
+        readings = backbone.encode(batch, module).readings
+    outputs = reference_outputs(backbone, items, output_attentions=True)
+    place = -1 if backbone.family.causal else 0
+    for layer, reading in enumerate(readings):
+        assert reading.attending is None
+        for found, output in zip(per_row(reading.readout, batch), outputs, strict=True):
+            close(found[0], output.attentions[layer][0, :, place])
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-gpt2"])
+def test_a_place_in_the_middle_of_a_decoder_sees_nothing_later(
+    name: str, items: list[Item], loud: Loud, reference_outputs: Callable[..., list]
+) -> None:
+    """With and without a mask of the kernel's: a row alone has none."""
+    backbone = loud(name)
+    outputs = reference_outputs(backbone, items, output_attentions=True)
+    module = InterpretableAttention(backbone.sizes, levels=("readout",))
+    for rows, side in ((items, "left"), (items, "right"), (items[1:2], "right")):
+        batch = batch_of(backbone, rows, side)
+        first = batch.attention_mask.int().argmax(-1, keepdim=True)
+        backbone.readout_places = lambda batch, outcome, first=first: first + torch.tensor([[1, 2]])
+        with torch.no_grad():
+            readings = backbone.encode(batch, module).readings
+        for layer, reading in enumerate(readings):
+            expected = outputs if rows is items else outputs[1:2]
+            for found, output in zip(per_row(reading.readout, batch), expected, strict=True):
+                close(found[0], output.attentions[layer][0, :, 1])
+                close(found[1], output.attentions[layer][0, :, 2])
+
+
 def test_reading_changes_no_logit(backbone: Backbone, items: list[Item]) -> None:
     batch = batch_of(backbone, items)
     module = InterpretableAttention(backbone.sizes)
@@ -264,7 +302,7 @@ def test_a_failing_forward_leaves_no_capture_behind(backbone: Backbone, items: l
 
 
 def test_sizes_are_those_of_the_configuration(backbone: Backbone) -> None:
-    assert backbone.sizes == (3, 4, 16, 16, 3)
+    assert backbone.sizes == (3, 4, 16, 16, 3, 1)
     assert backbone.family.model_type == backbone.model.config.model_type
 
 

@@ -1,7 +1,7 @@
 """Quantised weights, half precision and gradient checkpointing: one function in every pass."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from ivra.attention import InterpretableAttention
+from ivra.attention import LEVELS, InterpretableAttention
 from ivra.backbones import Backbone, Loading, Lora, hook, load_backbone
 from ivra.data import Batch, builtin_rows, collate, encode_rows
 from ivra.errors import IvraError
@@ -36,8 +36,10 @@ def made(name: str, bits: int | None = None, **options: object) -> Backbone:
     return backbone
 
 
-def module_of(backbone: Backbone) -> InterpretableAttention:
-    module = InterpretableAttention(backbone.sizes, ("feature", "head", "layer", "value"))
+def module_of(
+    backbone: Backbone, levels: Sequence[str] = ("feature", "head", "layer", "value")
+) -> InterpretableAttention:
+    module = InterpretableAttention(backbone.sizes, levels)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -193,7 +195,7 @@ def test_nothing_is_done_to_the_model_that_was_not_asked_for(bits: int) -> None:
 
 def derivatives(backbone: Backbone) -> tuple[list[Tensor], Tensor]:
     """The gradient of everything a criterion may read, and a second derivative."""
-    batch, module = batch_of(backbone), module_of(backbone)
+    batch, module = batch_of(backbone), module_of(backbone, LEVELS)
     keep = keep_of(batch).requires_grad_()
     parameters = [*backbone.learnable, *module.parameters()]
     encoding = backbone.encode(batch, module, hidden=True)

@@ -144,7 +144,8 @@ def test_the_method_for_fidelity_trains_for_nothing_else(tmp_path: Path) -> None
     )
     found = next(c for c in cells(study, tmp_path).values() if c.method).cell.training
     assert (found.criteria, found.max_steps, found.lr) == ("fidelity", 400, 0.02)
-    assert found.levels == ("feature", "head", "layer", "value") and found.value_hidden == 64
+    assert found.levels == ("feature", "head", "layer", "value", "readout")
+    assert found.value_hidden == 64
     assert found.options["fidelity"]["form"] == "squared"
 
 

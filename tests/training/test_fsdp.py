@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
-from ivra.attention import InterpretableAttention
+from ivra.attention import LEVELS, InterpretableAttention
 from ivra.backbones import Backbone, Loading, Lora, gathered, load_backbone, shard
 from ivra.data import Batch, Row, read_rows
 from ivra.errors import IvraError, NotFiniteError
@@ -149,7 +149,8 @@ def group(tmp_path: Path) -> Iterator[None]:
 
 def slopes(backbone: Backbone, by: str) -> dict[str, Tensor]:
     """Gradients of what is learnt, through what was read of the layers alone, or the logits."""
-    module = InterpretableAttention(backbone.sizes)
+    module = InterpretableAttention(backbone.sizes, LEVELS)
+    module.readout.data.fill_(0.5)
     encoder = Encoder(backbone, 16, 8)
     batch = next(encoder.batches(encoder.items(ROWS)))
     encoding = backbone.encode(batch, module)
