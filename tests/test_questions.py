@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import ivra
 from ivra.api import export_eraser
+from ivra.attention import LEVELS
 from ivra.cli.main import main
 from ivra.data import Row
 from ivra.errors import IvraError
@@ -42,8 +43,9 @@ def config_of(folder: Path, **values: object) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def run(question_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All criteria that questions allow, in windows."""
-    return train(config_of(question_folder), output=tmp_path_factory.mktemp("runs"), name="qa")
+    """All criteria that questions allow and all levels, in windows."""
+    config = config_of(question_folder, levels=LEVELS)
+    return train(config, output=tmp_path_factory.mktemp("runs"), name="qa")
 
 
 def test_a_run_learns_and_says_what_it_is(run: Run) -> None:
@@ -57,6 +59,7 @@ def test_a_run_learns_and_says_what_it_is(run: Run) -> None:
     assert losses[-1] < losses[0]
     final = [e for e in entries if e["stage"] == "criteria" and e["split"] == "valid"][-1]
     assert set(final["terms"]) == {"comp", "suff", "cons", "sim"}
+    assert run.module.readout.shape == (1, 2, run.module.sizes.layers, run.module.sizes.heads)
 
 
 def test_a_run_that_is_loaded_is_the_run(run: Run) -> None:

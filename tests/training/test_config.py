@@ -74,7 +74,8 @@ def test_an_unknown_key_lists_the_choices_with_a_suggestion() -> None:
         ({"bins": [0]}, "configuration: bins.0 is 0: input should be greater than 0"),
         (
             {"levels": "feature,heads"},
-            "unknown level 'heads'. Did you mean 'head'? Choose from: feature, head, layer, value.",
+            "unknown level 'heads'. Did you mean 'head'? Choose from: "
+            "feature, head, layer, readout, value.",
         ),
         (
             {"reading": "gain"},
