@@ -1,4 +1,4 @@
-"""Ways of training the value level at about equal cost: for comp, and for fidelity.
+"""Ways of training the value level, and the readout level beside it: for comp, and for fidelity.
 
     IVRA_DATA=... python benchmarks/fidelity.py --model runs/paper/minilm_sst2_base-seed0/model
 
@@ -25,6 +25,14 @@ VARIANTS = {
     "comp": {"criteria": "comp", "options": {"comp": {"samples": 4}}, "lr": 0.05},
     "fidelity": FIDELITY,
     "fidelity-hidden16": {**FIDELITY, "value_hidden": 16},
+    "fidelity-hidden64": {**FIDELITY, "value_hidden": 64},
+    "fidelity-hidden64-400": {**FIDELITY, "value_hidden": 64, "max_steps": 400},
+    "fidelity-readout-400": {
+        **FIDELITY,
+        "value_hidden": 64,
+        "max_steps": 400,
+        "levels": ["feature", "head", "layer", "value", "readout"],
+    },
 }
 
 

@@ -29,13 +29,15 @@ def trials() -> str:
             [
                 config["criteria"],
                 str(config["value_hidden"]),
+                "yes" if "readout" in config["levels"] else "no",
                 str(config["max_steps"]),
                 f"{own['comp']:.3f}",
                 f"{own['suff']:.3f}",
                 ", ".join(f"{value:.2f}" for value in own["comp_by_bin"]),
             ]
         )
-    header = ["trained for", "hidden units", "steps", "COMP", "SUFF", "COMP by bin"]
+    rows.sort(key=lambda row: int(row[3]))
+    header = ["trained for", "hidden units", "readout", "steps", "COMP", "SUFF", "COMP by bin"]
     return markdown(header, rows) if rows else ""
 
 

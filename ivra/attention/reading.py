@@ -5,7 +5,16 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from ivra.shapes import ClassLogits, HeadLogits, KeyValue, Places, PlaceScores, Query, TokenMask
+from ivra.shapes import (
+    ClassLogits,
+    HeadLogits,
+    KeyValue,
+    Labels,
+    Places,
+    PlaceScores,
+    Query,
+    TokenMask,
+)
 
 
 class LayerInputs(NamedTuple):
@@ -64,23 +73,22 @@ class Attending(NamedTuple):
         rows = torch.arange(len(places), device=places.device)
         given = []
         for place in places.unbind(1):
-            logits = query_key_logits(self.query[rows, :, place].to(wide) * self.scaling, key)
-            logits = self._masked(logits, place).masked_fill(
-                ~self.visible[:, None], torch.finfo(wide).min
-            )
-            given.append(logits.softmax(-1))
+            query = self.query[rows, :, place].to(wide) * self.scaling
+            logits = self._masked(query_key_logits(query, key), rows, place)
+            least = torch.finfo(wide).min
+            given.append(logits.masked_fill(~self.visible[:, None], least).softmax(-1))
         return torch.stack(given, dim=1)
 
-    def _masked(self, logits: HeadLogits, place: Tensor) -> HeadLogits:
-        """``logits`` under the row of the kernel's mask that belongs to ``place``."""
+    def _masked(self, logits: HeadLogits, rows: Labels, place: Labels) -> HeadLogits:
+        """``logits`` under the line of the kernel's mask that belongs to ``place``."""
         least = torch.finfo(logits.dtype).min
-        if self.mask is None:
-            if not self.causal:
-                return logits
+        if self.mask is not None:
+            line = self.mask.expand(len(rows), -1, -1, -1)[rows, :, place]
+            return logits.masked_fill(~line, least) if line.dtype == torch.bool else logits + line
+        if self.causal:
             later = torch.arange(logits.shape[-1], device=place.device) > place[:, None]
             return logits.masked_fill(later[:, None], least)
-        row = self.mask.expand(len(place), -1, -1, -1)[torch.arange(len(place)), :, place]
-        return logits.masked_fill(~row, least) if row.dtype == torch.bool else logits + row
+        return logits
 
 
 class LayerReading(NamedTuple):
