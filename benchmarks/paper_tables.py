@@ -129,8 +129,10 @@ def one_pass(data: str) -> str:
         both = [trained(made, data, method, criterion, m) for m in ("comp", "suff")]
         if both[0].mean is not None:
             own = next(m for m in made if (m.method, m.criterion) == (method, criterion))
-            steps = own.result["config"]["max_steps"]
-            rows.append([f"ivra, trained for `{criterion}`, {steps} steps", "1", *both])
+            config = own.result["config"]
+            label = f"ivra, trained for `{criterion}`, {config['max_steps']} steps"
+            label += ", readout" if "readout" in config["levels"] else ""
+            rows.append([label, "1", *both])
     rows.sort(key=lambda row: row[2].mean, reverse=True)
     lines = [[name, passes, shown(comp), shown(suff)] for name, passes, comp, suff in rows]
     seeds = sorted({one.result["config"]["seed"] for one in made if one.method == "ivra-value"})
