@@ -64,7 +64,7 @@ def saved(tmp_path: Path) -> Callable[[PreTrainedConfig], Path]:
 def bert(saved: Callable[[PreTrainedConfig], Path]) -> Path:
     """A whole checkpoint that loads."""
     folder = saved(BertConfig(**SMALL_BERT))
-    assert load_backbone(str(folder)).sizes == (2, 2, 8, 8, 2)
+    assert load_backbone(str(folder)).sizes == (2, 2, 8, 8, 2, 1)
     return folder
 
 
@@ -104,7 +104,7 @@ def test_an_undeclared_family_on_the_interface_is_read(
     )
     folder = saved(config)
     backbone = load_backbone(str(folder))
-    assert backbone.sizes == (2, 2, 8, 8, 3)
+    assert backbone.sizes == (2, 2, 8, 8, 3, 1)
     assert not backbone.head_is_new
     assert backbone.family.model_type == "distilbert"
     assert not backbone.family.causal
