@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from ivra.attention.normalisers import normaliser
 from ivra.attention.preference import Preference, Shifted
-from ivra.attention.reading import Attending, LayerInputs, LayerReading, query_key_logits
+from ivra.attention.reading import LayerInputs, LayerReading, query_key_logits
 from ivra.errors import IvraError, unknown_name
 from ivra.shapes import (
     AllHeadLogits,
@@ -210,10 +210,7 @@ class InterpretableAttention(nn.Module):
 
         What is read of a model in half precision is float32.
         """
-        attending = None
-        if "readout" in self.levels:
-            _, _, _, scaling, visible, mask, causal = inputs
-            attending = Attending(inputs.query, inputs.key, scaling, visible, mask, causal)
+        attending = inputs.attending if "readout" in self.levels else None
         inputs = inputs.wide()
         query, key = inputs.query, inputs.key
         if self.reading == "literal" and "feature" in self.levels:

@@ -40,6 +40,11 @@ class LayerInputs(NamedTuple):
         query, key, value = (s.to(torch.promote_types(s.dtype, torch.float32)) for s in states)
         return self._replace(query=query, key=key, value=value)
 
+    @property
+    def attending(self) -> "Attending":
+        """The same without the values."""
+        return Attending(self.query, self.key, self.scaling, self.visible, self.mask, self.causal)
+
 
 def query_key_logits(query: Tensor, key: Tensor) -> HeadLogits:
     """``psi_j = query . k_j`` of each head (equation 4), of ``query (B, H, D)`` and a layer's keys.
@@ -53,8 +58,7 @@ def query_key_logits(query: Tensor, key: Tensor) -> HeadLogits:
 
 
 class Attending(NamedTuple):
-    """What it takes to say later what any one token of a layer attends to: as in
-    :class:`LayerInputs`, in the model's own precision."""
+    """What it takes to say what a token of a layer attends to: as in :class:`LayerInputs`."""
 
     query: Query
     key: KeyValue

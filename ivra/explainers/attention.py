@@ -52,7 +52,7 @@ class GivenAttention:
 
     def read_layer(self, layer: int, inputs: LayerInputs) -> LayerReading:
         """One row of each head's attention."""
-        return LayerReading(_row(attention_probabilities(inputs), self.place), None)
+        return LayerReading(inputs.attending.given_by(self.place[:, None])[:, 0], None)
 
 
 class RolledAttention:
@@ -71,13 +71,8 @@ class RolledAttention:
         mean = attention_probabilities(inputs).mean(1)
         mixed = (mean + torch.eye(mean.shape[-1], device=mean.device)) / 2
         self.product = mixed if self.product is None else mixed @ self.product
-        return LayerReading(_row(self.product[:, None], self.place), None)
-
-
-def _row(matrices: Tensor, place: Labels) -> Tensor:
-    """Row ``place`` of each ``(B, H, L, L)``, ``(B, H, L)``."""
-    index = place[:, None, None, None].expand(-1, matrices.shape[1], 1, matrices.shape[-1])
-    return matrices.gather(2, index)[:, :, 0]
+        rows = torch.arange(len(self.place), device=self.place.device)
+        return LayerReading(self.product[rows, self.place][:, None], None)
 
 
 def _pooled(backbone: Backbone, batch: Batch) -> Labels:
