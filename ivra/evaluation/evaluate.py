@@ -71,25 +71,7 @@ def evaluate(
         "undefined": sheet.undefined,
         "tests": sheet.tests,
     }
-    if "accuracy" in metrics:
-        if backbone.task.has_classes:
-            result["accuracy"] = _accuracy(sheet, logits)
-        else:
-            result["answers"] = _answers(sheet, windows, logits)
-    if {"aopc", "plausibility", "entropy"} & set(metrics):
-        progress("explanations")
-        tokens = config.explain_batch_tokens
-        scores = {e.name: token_scores(e, backbone, items, tokens) for e in sheet.explainers}
-        if "aopc" in metrics:
-            _aopc(sheet, scores, logits)
-        if "plausibility" in metrics:
-            _plausibility(sheet, scores)
-        if "entropy" in metrics:
-            _entropy(sheet, scores)
-    if "cons" in metrics:
-        _consistency(sheet)
-    if "sim" in metrics:
-        add_simulation(sheet)
+    result |= _measured(sheet, metrics, windows, logits)
     return result | {
         "settings": _settings(run, config) | sheet.settings,
         "seed": config.seed,
@@ -123,6 +105,33 @@ def predicted(
     logits = predict(backbone, windows, budget)
     chosen = backbone.task.chosen(windows, logits)
     return [windows[place] for place in chosen], logits[chosen]
+
+
+def _measured(
+    sheet: Sheet, metrics: Sequence[str], windows: Sequence[Item], logits: Outputs
+) -> dict[str, object]:
+    """Puts the metrics of the explainers on the sheet, and gives what is the model's own."""
+    backbone, found = sheet.run.backbone, dict[str, object]()
+    if "accuracy" in metrics:
+        if backbone.task.has_classes:
+            found["accuracy"] = _accuracy(sheet, logits)
+        else:
+            found["answers"] = _answers(sheet, windows, logits)
+    if {"aopc", "plausibility", "entropy"} & set(metrics):
+        sheet.progress("explanations")
+        tokens = sheet.config.explain_batch_tokens
+        scores = {e.name: token_scores(e, backbone, sheet.items, tokens) for e in sheet.explainers}
+        if "aopc" in metrics:
+            _aopc(sheet, scores, logits)
+        if "plausibility" in metrics:
+            _plausibility(sheet, scores)
+        if "entropy" in metrics:
+            _entropy(sheet, scores)
+    if "cons" in metrics:
+        _consistency(sheet)
+    if "sim" in metrics:
+        add_simulation(sheet)
+    return found
 
 
 def _metrics(
