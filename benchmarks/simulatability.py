@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="test rows (default: the preset's)")
     parser.add_argument("--batching", default="shuffled")
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--finetune-epochs", type=float, help="default: the preset's")
     parser.add_argument("--output", type=Path, help="folder (default: RESULTS/paper/DATA-sim)")
     parser.add_argument("--runs", type=Path, default=Path("runs/sim"))
     arguments = parser.parse_args()
@@ -41,12 +42,15 @@ def main() -> None:
     output = arguments.output or RESULTS / "paper" / f"{arguments.data}-sim"
     own = {"batching": arguments.batching, "lr": arguments.lr}
     shown = {"student_rows": arguments.student_rows}
+    tuned = (
+        {} if arguments.finetune_epochs is None else {"finetune_epochs": arguments.finetune_epochs}
+    )
     changes = {
         "data": [arguments.data],
         "explainers": arguments.explainers.split(","),
         "methods": {name: {"base": name, **own} for name in arguments.methods.split(",")},
         "seeds": [int(seed) for seed in arguments.seeds.split(",")],
-        "training": {**STUDENTS, **shown, "options": {"sim": {"practice": 1}}},
+        "training": {**STUDENTS, **shown, **tuned, "options": {"sim": {"practice": 1}}},
         "evaluation": {**JUDGED, **shown},
     }
     study = preset_study("table1", "cpu", changes, folder)
