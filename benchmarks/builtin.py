@@ -23,9 +23,8 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 """Of stage 2 where not the defaults: ``sim`` sees three generations of students, ``suff`` trains
 for the difference of probabilities that it is measured by."""
-STUDENTS: dict[str, object] = {"student_rows": 300, "student_epochs": 120.0, "controls": ()}
-"""How students from scratch are taught. After 30 epochs, the default, many of them have only just
-begun to learn; from 500 rows, the default, some learn nearly all from any explanation."""
+STUDENT_EPOCHS = 60.0
+"""Twice the default: after 30, many a student from scratch has only just begun to learn."""
 
 
 def cells(criteria: list[str], seeds: list[int], students: int) -> list[Cell]:
@@ -37,7 +36,7 @@ def cells(criteria: list[str], seeds: list[int], students: int) -> list[Cell]:
             evaluation=EvalConfig(
                 metrics=(*METRICS, *(["sim"] if name == "sim" else [])),
                 students=students,
-                **STUDENTS,
+                student_epochs=STUDENT_EPOCHS,
             ),
         )
         for seed in seeds

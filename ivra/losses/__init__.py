@@ -38,13 +38,7 @@ from ivra.losses.options import Option
 from ivra.losses.plausibility import Plausibility, plausibility_loss, row_auc
 from ivra.losses.registry import Known, Weighted, check_options, known_criteria, parse_criteria
 from ivra.losses.removal import prediction_change, probability_of
-from ivra.losses.simulatability import (
-    Simulatability,
-    entropy_share,
-    fixed_sharpness,
-    hypergradient_surrogate,
-    softened,
-)
+from ivra.losses.simulatability import Simulatability, fixed_sharpness, hypergradient_surrogate
 from ivra.losses.spearman import average_ranks, spearman
 from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
 from ivra.losses.sufficiency import Sufficiency, sufficiency_loss
@@ -82,7 +76,6 @@ __all__ = [
     "clustering_loss",
     "comprehensiveness_loss",
     "consistency_loss",
-    "entropy_share",
     "fenchel_young",
     "fidelity_sides",
     "fixed_sharpness",
@@ -105,7 +98,6 @@ __all__ = [
     "sampled_loss",
     "scale_free_consistency_loss",
     "soft_top_k",
-    "softened",
     "spearman",
     "squared_distances",
     "sufficiency_loss",

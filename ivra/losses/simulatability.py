@@ -3,8 +3,8 @@
 Xie et al. 2024 (IvRA), equations 7, 14, 15; Fernandes et al. 2022 (SMaT), equations 6-9.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -17,8 +17,8 @@ from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
 from ivra.shapes import Rows, Saliency, TokenMask, TokenScores
 
 EPSILON = 1e-6
-OFF = 0.1
-"""How far :func:`entropy_share` may be from where it is held until the pull is as strong as the
+SHARPER = 0.2
+"""How far :func:`log_spread` may be from where it is held until the pull is as strong as the
 term's own."""
 
 
@@ -32,22 +32,10 @@ def _scores(saliency: Saliency, explainable: TokenMask) -> tuple[TokenScores, Te
     return scores, (scores.square().sum(-1, keepdim=True) / count).clamp_min(EPSILON).sqrt()
 
 
-def entropy_share(saliency: Saliency, explainable: TokenMask) -> Tensor:
-    """How flat the saliencies are: the entropy of a row over that of the uniform one, in
-    ``[0, 1]``, mean over rows with two explainable tokens or more (0 if there is none)."""
-    count = explainable.sum(-1)
-    entropy = -(saliency * torch.where(saliency > 0, saliency, 1.0).log()).sum(-1)
-    shares = (entropy / count.clamp_min(2).log())[count > 1]
-    return shares.sum() / max(len(shares), 1)
-
-
-def softened(saliency: Saliency, explainable: TokenMask, temperature: float) -> Saliency:
-    """``r ** (1 / temperature)`` brought to sum 1, as distillation softens what is taught
-    (Hinton et al. 2015). Tokens with ``r = 0`` stay out."""
-    if temperature == 1:
-        return saliency
-    scores, _ = _scores(saliency, explainable)
-    return masked_softmax(scores / temperature, explainable & (saliency > 0))
+def log_spread(saliency: Saliency, explainable: TokenMask) -> Tensor:
+    """How sharp the saliencies are: the mean over rows of the log of the standard deviation of
+    ``log r`` over a row's tokens with ``r > 0``. 0.1 more is scores scaled by about 1.1."""
+    return _scores(saliency, explainable)[1].log().mean()
 
 
 def fixed_sharpness(saliency: Saliency, explainable: TokenMask) -> Saliency:
@@ -98,21 +86,17 @@ class Simulatability(Criterion):
     the saliency at all. Nor is it the derivative where the student shortens its gradient: the
     factor is taken as a constant.
 
-    A token that has no mass cannot gain any: its share of the gradient in ``log r`` is ``r`` times
-    what the student would make of it. So the students of training are shown a softer saliency
-    than the one that is the explanation.
-
     Args:
         student: who is taught.
         practice: steps of the student's own before each look ahead.
         pilot: differentiate at the student after the pilot step (else at the student as it is).
         scale_free: judge the step whatever the size of the student's logits.
         fixed_length: the part of the step that the saliency causes keeps its length.
-        temperature: students are shown ``r ** (1 / temperature)`` brought to sum 1.
         fixed_sharpness: the term does not change how sharp the saliency is, see
-            :func:`fixed_sharpness`; its entropy is held at ``entropy``, by a pull as strong as
-            the term's where it is off by :data:`OFF`.
-        entropy: of ``r`` itself, as a share of the largest (:func:`entropy_share`).
+            :func:`fixed_sharpness`; it is held where ``sharpness`` says, by a pull as strong as
+            the term's where :func:`log_spread` is off by :data:`SHARPER`.
+        sharpness: the spread of ``log r`` over a row's tokens that is held, as a multiple of what
+            it is at first.
         hypergradient: ``"central-difference"``, two more forward passes of the student, or
             ``"exact"``, double backward, which quantised weights do not have.
     """
@@ -136,18 +120,17 @@ class Simulatability(Criterion):
         pilot: bool = True,
         scale_free: bool = True,
         fixed_length: bool = True,
-        temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0,
         fixed_sharpness: bool = True,
-        entropy: Annotated[float, Field(gt=0, lt=1)] = 0.5,
+        sharpness: Annotated[float, Field(gt=0)] = 1.0,
         hypergradient: Hypergradient = "central-difference",
     ) -> None:
         super().__init__()
         self.student = student
         self.practice = practice
         self.plan = Plan(pilot, scale_free, fixed_length, hypergradient)
-        self.temperature = temperature
         self.fixed_sharpness = fixed_sharpness
-        self.entropy = entropy
+        self.sharpness = sharpness
+        self._first_spread: float | None = None
         self._study: View | None = None
 
     @classmethod
@@ -155,26 +138,26 @@ class Simulatability(Criterion):
         return cls(setup.new_student(), **setup.options)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The students."""
-        return {"student": self.student.state_dict()}
+        """The students, and the sharpness that is held."""
+        return {"student": self.student.state_dict(), "first_spread": self._first_spread}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on with them."""
         self.student.load_state_dict(state["student"])
+        self._first_spread = state["first_spread"]
 
     def inner_step(self, view: View) -> None:
         for _ in range(self.practice):
             self._study = view.on(self.student.study_rows())
-            self.student.practise(self._shown(self._study))
+            self.student.practise(self._study)
 
     def forward(self, view: View) -> Terms:
         if not len(view.batch):  # no model runs on no rows
             return Terms(sim=view.saliency.sum(-1))
         study = self._study or view.on(self.student.study_rows())
         self._study = None
-        shown = self._shown(study)
-        ahead = self.student.look_ahead(shown, view, self.plan)
-        teacher = shown.saliency
+        ahead = self.student.look_ahead(study, view, self.plan)
+        teacher = study.saliency
         if self.fixed_sharpness:
             teacher = fixed_sharpness(teacher, study.explainable)
         surrogate = hypergradient_surrogate(teacher, study.explainable, ahead).mean()
@@ -182,24 +165,22 @@ class Simulatability(Criterion):
             surrogate = surrogate + self._hold(study, surrogate)
         return Terms(sim=ahead.loss + surrogate - surrogate.detach())
 
-    def _shown(self, study: View) -> View:
-        """``study`` with the saliency that a student of training sees."""
-        shown = softened(study.saliency, study.explainable, self.temperature)
-        return replace(study, saliency=shown)
-
     def _hold(self, study: View, surrogate: Tensor) -> Tensor:
-        """What pulls the entropy of a saliency to where it is held, on the scale of the
+        """What pulls the sharpness of a saliency to where it is held, on the scale of the
         surrogate's own gradient in ``log r``."""
-        saliency = study.saliency
-        share = entropy_share(saliency, study.explainable)
-        if not share.requires_grad:
-            return torch.zeros_like(share)
-        pulls = []
-        for term in (surrogate, share):
-            slope = saliency * torch.autograd.grad(term, saliency, retain_graph=True)[0]
-            pulls.append((slope - saliency * slope.sum(-1, keepdim=True)).norm())
-        excess = share.item() - self.entropy
-        return excess / OFF * (pulls[0] / pulls[1].clamp_min(1e-30)).detach() * share
+        spread = log_spread(study.saliency, study.explainable)
+        if self._first_spread is None:
+            self._first_spread = spread.item()
+        excess = spread.item() - self._first_spread - math.log(self.sharpness)
+        if not excess or not spread.requires_grad:
+            return torch.zeros_like(spread)
+        pulls = [
+            (
+                study.saliency * torch.autograd.grad(term, study.saliency, retain_graph=True)[0]
+            ).norm()
+            for term in (surrogate, spread)
+        ]
+        return excess / SHARPER * (pulls[0] / pulls[1].clamp_min(1e-30)) * spread
 
     def metric(self, view: View) -> Rows:
         return self.student.agrees(view) if len(view.batch) else view.saliency.sum(-1)

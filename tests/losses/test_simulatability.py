@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from scipy.stats import entropy
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -23,11 +22,9 @@ from ivra.losses import (
     Setup,
     Simulatability,
     View,
-    entropy_share,
     fixed_sharpness,
     hypergradient_surrogate,
     kl_divergence,
-    softened,
 )
 from ivra.training import ScaffoldedStudent, StudentsInTurn, endless
 
@@ -407,9 +404,7 @@ def test_the_criterion_is_the_held_out_loss_with_the_hypergradient_of_the_study_
         asked.append(batch)
         return study
 
-    held_at = entropy_share(study.saliency, study.explainable).item()
-    options = {"practice": 2, "temperature": 1.0, "entropy": held_at}
-    setup = Setup(0, (1.0,), "straight-through", lambda: student, options=options)
+    setup = Setup(0, (1.0,), "straight-through", lambda: student, options={"practice": 2})
     criterion = Simulatability.build(setup)
     view = replace(heldout, on=on)
     criterion.inner_step(view)
@@ -437,7 +432,7 @@ def test_without_an_inner_step_the_criterion_takes_study_rows_itself(
 ) -> None:
     study, heldout = views
     found = Simulatability(student)(replace(heldout, on=lambda batch: study))
-    expected = student.look_ahead(softer(study), heldout, Plan()).loss
+    expected = student.look_ahead(study, heldout, Plan()).loss
     torch.testing.assert_close(found["sim"].detach(), expected)
 
 
@@ -496,76 +491,26 @@ def test_the_gradient_of_fixed_sharpness_is_that_of_the_scores_at_one_spread() -
         np.testing.assert_allclose(s.grad.numpy(), expected, atol=1e-6, err_msg=str(row))
 
 
-@pytest.mark.parametrize("zeros", [False, True])
-def test_softened_is_a_power_of_the_saliency_and_its_gradient_that_of_divided_scores(
-    zeros: bool,
+@pytest.mark.parametrize("sharpness", [1.0, 2.0])
+def test_a_saliency_is_pulled_to_the_sharpness_it_is_held_at(
+    student: ScaffoldedStudent, views: tuple[View, View], sharpness: float
 ) -> None:
-    saliency, explainable = drawn_saliency(4, zeros)
-    power = saliency.sqrt() / saliency.sqrt().sum(-1, keepdim=True)
-    torch.testing.assert_close(softened(saliency, explainable, 2.0), power)
-    assert softened(saliency, explainable, 1.0) is saliency
-
-    scores = torch.where(saliency > 0, saliency, 1.0).log().requires_grad_()
-    there = saliency > 0
-    weights = torch.arange(9).double() ** 2
-    slopes = [
-        torch.autograd.grad((weights * r).sum(), scores)[0]
-        for r in (
-            softened(masked_softmax(scores, there), explainable, 3.0),
-            masked_softmax(scores / 3, there),
-        )
-    ]
-    torch.testing.assert_close(*slopes)
-
-
-def test_entropy_share_is_scipys_entropy_over_the_largest() -> None:
-    saliency, explainable = drawn_saliency(5, zeros=True)
-    expected = [
-        entropy(row.numpy()) / np.log(mask.sum().item())
-        for row, mask in zip(saliency, explainable, strict=True)
-        if mask.sum() > 1
-    ]
-    assert len(expected) == 4, "a row with one token has no share"
-    found = entropy_share(saliency, explainable)
-    np.testing.assert_allclose(found.item(), np.mean(expected))
-    uniform = masked_softmax(torch.zeros(5, 9), explainable)
-    np.testing.assert_allclose(entropy_share(uniform, explainable).item(), 1.0, rtol=1e-6)
-    assert entropy_share(saliency[:1], explainable[:1]) == 0
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_saliency_is_pulled_to_the_entropy_it_is_held_at(
-    student: ScaffoldedStudent, views: tuple[View, View], temperature: float
-) -> None:
-    """The gradient of the term, along a factor of the scores of the saliency it is shown."""
+    """The gradient of the term, along the temperature of the saliency it is shown."""
     study, heldout = views
     scores = torch.where(study.explainable, study.saliency.detach(), 1.0).log()
-    held = entropy_share(masked_softmax(1.5 * scores, study.explainable), study.explainable)
-    criterion = Simulatability(student, temperature=temperature, entropy=held.item())
+    criterion = Simulatability(student, sharpness=sharpness)
 
-    def pull(factor: float) -> float:
-        t = torch.tensor(factor, dtype=torch.double, requires_grad=True)
+    def pull(temperature: float) -> float:
+        t = torch.tensor(temperature, dtype=torch.double, requires_grad=True)
         shown = replace(study, saliency=masked_softmax(scores * t, study.explainable))
         view = replace(heldout, on=lambda batch: shown)
         return float(torch.autograd.grad(criterion(view).total().mean(), t)[0])
 
-    assert abs(pull(1.5)) < 1e-9, "as flat as it is held: no pull"
-    assert pull(2.0) > 1e-6, "sharper: the loss falls as the factor does"
-    assert pull(1.0) < -1e-6, "flatter: it falls as the factor rises"
-
-
-def test_students_of_training_practise_on_the_softened_saliency(
-    student: ScaffoldedStudent, views: tuple[View, View]
-) -> None:
-    study, heldout = views
-    twin = copy.deepcopy(student)
-    Simulatability(student, practice=2, temperature=2.0).inner_step(
-        replace(heldout, on=lambda batch: study)
-    )
-    for _ in range(2):
-        twin.practise(softer(study))
-    for found, expected in zip(student._parameters, twin._parameters, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    first = pull(1.0)
+    assert (abs(first) < 1e-9) == (sharpness == 1.0), "as sharp as it is held: no pull"
+    assert abs(pull(sharpness)) < 1e-9
+    assert pull(1.3 * sharpness) > 1e-6, "sharper: the loss falls as the temperature does"
+    assert pull(0.8 * sharpness) < -1e-6, "softer: it falls as the temperature rises"
 
 
 def test_a_saliency_without_a_gradient_has_a_value_all_the_same(
@@ -573,11 +518,6 @@ def test_a_saliency_without_a_gradient_has_a_value_all_the_same(
 ) -> None:
     study, heldout = views
     shown = replace_saliency(study)
-    criterion = Simulatability(student, entropy=0.3)
+    criterion = Simulatability(student, sharpness=2.0)
     found = criterion(replace(heldout, on=lambda batch: shown))["sim"]
-    torch.testing.assert_close(found, student.look_ahead(softer(shown), heldout, Plan()).loss)
-
-
-def softer(study: View) -> View:
-    """``study`` as students see it with the default temperature, 2."""
-    return replace(study, saliency=softened(study.saliency, study.explainable, 2.0))
+    torch.testing.assert_close(found, student.look_ahead(shown, heldout, Plan()).loss)
