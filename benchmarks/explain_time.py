@@ -57,13 +57,13 @@ def contenders(backbone: Backbone, batch: Batch) -> dict[str, Callable[[], objec
     """What is timed; ``plain forward`` is Hugging Face's own model with fused attention."""
     plain = AutoModelForSequenceClassification.from_pretrained(MODEL, attn_implementation="sdpa")
     eager = AutoModelForSequenceClassification.from_pretrained(MODEL, attn_implementation="eager")
+    plain, eager = plain.eval().to(backbone.device), eager.eval().to(backbone.device)
     inputs = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask.long(),
         "token_type_ids": batch.token_type_ids,
     }
-    layer = plain.eval().get_input_embeddings()
-    eager.eval()
+    layer = plain.get_input_embeddings()
 
     def logits(ids: torch.Tensor) -> torch.Tensor:
         mask = torch.ones_like(ids)
@@ -71,6 +71,7 @@ def contenders(backbone: Backbone, batch: Batch) -> dict[str, Callable[[], objec
 
     def module(levels: tuple[str, ...], hidden: int = 0) -> Callable[[], object]:
         built = InterpretableAttention(backbone.sizes, levels, value_hidden=hidden)
+        built.to(backbone.device)
 
         @torch.no_grad()
         def run() -> object:
@@ -121,6 +122,8 @@ def measure(
                 continue
             started = clock()
             run()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
             if number >= 0:
                 seconds[name].append(clock() - started)
     return seconds
@@ -134,12 +137,13 @@ def main() -> None:
     parser.add_argument("--slow-rounds", type=int, default=1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ...")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    backbone = load_backbone(MODEL, ("negative", "positive")).eval()
-    batch = random_batch(backbone, arguments.rows, arguments.length)
+    backbone = load_backbone(MODEL, ("negative", "positive"), device=arguments.device).eval()
+    batch = random_batch(backbone, arguments.rows, arguments.length).to(backbone.device)
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     runs = contenders(backbone, batch)
     seconds = measure(runs, arguments.rounds, arguments.slow_rounds, clock)
@@ -163,6 +167,7 @@ def main() -> None:
                 "rows": arguments.rows,
                 "length": arguments.length,
                 "threads": torch.get_num_threads(),
+                "device": arguments.device,
                 "versions": versions(),
                 "figures": figures,
             },

@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--finetune-epochs", type=float, help="default: the preset's")
     parser.add_argument("--output", type=Path, help="folder (default: RESULTS/paper/DATA-sim)")
     parser.add_argument("--runs", type=Path, default=Path("runs/sim"))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ...")
     arguments = parser.parse_args()
     folder = os.environ.get("IVRA_DATA")
     output = arguments.output or RESULTS / "paper" / f"{arguments.data}-sim"
@@ -56,7 +57,14 @@ def main() -> None:
     study = preset_study("table1", "cpu", changes, folder)
     if arguments.rows is not None:
         study.data[arguments.data].evaluation["rows"] = arguments.rows
-    found = run_study(study, output, data_folder=folder, runs=arguments.runs, watch=Printed())
+    found = run_study(
+        study,
+        output,
+        data_folder=folder,
+        runs=arguments.runs,
+        device=arguments.device,
+        watch=Printed(),
+    )
     write_study(found, output)
 
 
