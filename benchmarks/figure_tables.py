@@ -85,7 +85,7 @@ def levels() -> str:
         for name in sorted(names, key=lambda name: (name.count("+"), name))
     ]
     start = [shown(explained(made, d, "untrained", m)) for d, m in columns]
-    header = [f"{m.upper()}, {SETS.get(d, d)}, trained for `{m}`" for d, m in columns]
+    header = [f"{SETS.get(d, d)}, {m.upper()}" for d, m in columns]
     return markdown(["levels trained", *header], [*rows, ["none (untrained)", *start]])
 
 
