@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 	@echo "The page is at $(CURDIR)/runs/$(DEMO)/report.html"
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

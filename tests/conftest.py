@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,6 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ivra.backbones import Backbone, load_backbone
 from ivra.data import Answer, Row, builtin_tokenizer
+
+# The tensors are tiny, and the tests run in processes side by side: a thread each, theirs too.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 settings.register_profile("ivra", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("ivra")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 import ivra
@@ -20,8 +19,6 @@ from ivra.evaluation import EvalConfig, evaluate
 from ivra.reports import explain_json
 from ivra.training import Run, TrainConfig, load_run, train
 from ivra.training.task import task_of
-
-torch.set_num_threads(1)
 
 
 def config_of(folder: Path, **values: object) -> TrainConfig:

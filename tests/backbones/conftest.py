@@ -10,8 +10,6 @@ from torch import Tensor
 from ivra.backbones import TINY, Backbone
 from ivra.data import Item, Row, encode_rows
 
-torch.set_num_threads(1)
-
 LABELS = ("no", "maybe", "yes")
 TEXTS = (
     "not good .",

@@ -5,14 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Item, Row, encode_rows, read_rows
 from ivra.training import Run, TrainConfig
-
-torch.set_num_threads(1)
 
 LABELS = ("negative", "positive")
 TEXTS = (

@@ -9,8 +9,6 @@ from torch import Tensor
 from ivra.data import Batch, Item, Row, collate
 from ivra.losses import View
 
-torch.set_num_threads(1)
-
 
 def _batch(lengths: Sequence[int], side: str = "right") -> Batch:
     """Rows of a special token at each end and ``length`` explainable ones between."""

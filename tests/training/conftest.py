@@ -4,12 +4,9 @@ import json
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from ivra.data import read_rows
 from ivra.training import TrainConfig
-
-torch.set_num_threads(1)
 
 SMALL: dict[str, object] = {
     "max_length": 32,

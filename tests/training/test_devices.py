@@ -256,7 +256,7 @@ OPTIONS = (
     "--topk-gradient=straight-through",
     "--option=suff.bins_mode=mean",
 )
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
 def flags(output: Path, folder: str, name: str, batch_size: int) -> list[str]:
