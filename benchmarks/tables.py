@@ -197,9 +197,11 @@ def simulatability() -> str:
     return (
         f"Simulation accuracy on the built-in data, tiny ELECTRA: median of {settings['students']} "
         f"students from scratch that learn {settings['rows']} rows for {settings['epochs']:g} "
-        f"epochs. The module was trained for `sim` alone, {used['epochs']:g} epochs with "
-        f"{used['student_rows']} study rows. `python benchmarks/builtin.py --criteria sim --seeds "
-        f"{','.join(row[0] for row in rows)} --output benchmarks/results/simulatability`.\n\n"
+        f"epochs. The module was trained for `sim` alone in the form "
+        f"`{used['options']['sim']['form']}`, {used['epochs']:g} epochs with "
+        f"{used['student_rows']} study rows. `python benchmarks/builtin.py --criteria sim "
+        f"--seeds {','.join(row[0] for row in rows)} "
+        f"--output benchmarks/results/simulatability`.\n\n"
         + markdown(["seed", *names.values()], rows)
     )
 

@@ -270,8 +270,8 @@ class Backbone(nn.Module):
         A row of which nothing would be left keeps its first token. Both are differentiable in
         ``keep`` on the whole of ``[0, 1]`` (in float16 the gradient at exactly 0 is lost).
         ``keep`` is read as 1 wherever ``batch.explainable`` is false. ``keep = 1`` everywhere is
-        the plain forward. A 0/1 ``keep`` that nothing is differentiated by costs no more than the
-        tokens that are left.
+        the plain forward; ``"attention"`` takes more than 1 too, as more attention. A 0/1 ``keep``
+        that nothing is differentiated by costs no more than the tokens that are left.
         """
         batch, back = self.head_first(batch)
         if back is not None:

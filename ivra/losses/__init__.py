@@ -38,9 +38,14 @@ from ivra.losses.options import Option
 from ivra.losses.plausibility import Plausibility, plausibility_loss, row_auc
 from ivra.losses.registry import Known, Weighted, check_options, known_criteria, parse_criteria
 from ivra.losses.removal import prediction_change, probability_of
-from ivra.losses.simulatability import Simulatability, fixed_sharpness, hypergradient_surrogate
+from ivra.losses.simulatability import (
+    Simulatability,
+    entropy_share,
+    fixed_sharpness,
+    hypergradient_surrogate,
+)
 from ivra.losses.spearman import average_ranks, spearman
-from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
+from ivra.losses.student import Guided, Hypergradient, LookAhead, Plan, Student
 from ivra.losses.sufficiency import Sufficiency, sufficiency_loss
 from ivra.losses.topk import CUT_GRADIENTS, TOPK_GRADIENTS, sampled_loss, soft_top_k, top_k
 
@@ -55,6 +60,7 @@ __all__ = [
     "Derivative",
     "Divergence",
     "Fidelity",
+    "Guided",
     "Hypergradient",
     "Known",
     "LookAhead",
@@ -76,6 +82,7 @@ __all__ = [
     "clustering_loss",
     "comprehensiveness_loss",
     "consistency_loss",
+    "entropy_share",
     "fenchel_young",
     "fidelity_sides",
     "fixed_sharpness",

@@ -5,7 +5,7 @@ Xie et al. 2024 (IvRA), equations 7, 14, 15; Fernandes et al. 2022 (SMaT), equat
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -17,6 +17,8 @@ from ivra.losses.student import Hypergradient, LookAhead, Plan, Student
 from ivra.shapes import Rows, Saliency, TokenMask, TokenScores
 
 EPSILON = 1e-6
+HOLD = 10.0
+"""Weight of the square by which a row's :func:`entropy_share` is off from where it is held."""
 SHARPER = 0.2
 """How far :func:`log_spread` may be from where it is held until the pull is as strong as the
 term's own."""
@@ -69,16 +71,35 @@ def hypergradient_surrogate(teacher: Saliency, explainable: TokenMask, ahead: Lo
     return -ahead.rate * ahead.beta * (pull * ahead.slope).sum(-1)
 
 
+def entropy_share(saliency: Saliency, explainable: TokenMask) -> Rows:
+    """Entropy of a row's saliency as a share of the largest, ``log n`` for ``n`` explainable
+    tokens: 0 is a single token, 1 all alike. 0 where ``n`` is 1."""
+    entropy = -(saliency * saliency.clamp_min(1e-12).log()).sum(-1)
+    return entropy / explainable.sum(-1).clamp_min(2).to(entropy).log()
+
+
 class Simulatability(Criterion):
     """Trains the saliency until a student that is taught with it simulates the model better.
 
-    Each step the student takes one gradient step on its own rows (``inner_step``), then a
-    further, *pilot* step on them is tried; its held-out cross-entropy on the current batch,
-    differentiated through the pilot step, is the loss. The term's value is that cross-entropy in
-    nats. The metric is simulation accuracy: the share of rows on which both predict the same. It
-    follows the student's own progress, so it has no say in which iteration is kept.
+    Each step the student practises on its own rows (``inner_step``), learning by the loss of
+    equation 7; the current batch is held out from it. The metric is simulation accuracy: the share
+    of rows on which both predict the same. It follows the student's own progress, so it has no
+    say in which iteration is kept. There are two ways to see what a saliency is worth to a student:
 
-    One step sees only one step far, and on its own prefers whatever makes that step long: a
+    * ``form="hypergradient"``, that of the papers: a further, *pilot* step on the study rows is
+      tried; the held-out cross-entropy after it, in nats, differentiated through the step, is the
+      term.
+    * ``form="guided"``, ours: the term is the held-out loss of equation 7 itself, of the student
+      guided by the saliency ``r`` (its attention multiplied by ``r / r*``, see
+      :meth:`Student.guided`), in nats::
+
+          CE(S(x; r), y_hat) + imitation * D(r, r*) + 10 (H(r) / log n - entropy)^2
+
+      It has the form of the bound ``-log p(y) <= E_r[-log p(y | z)] + KL(r || p(z))`` with
+      ``r`` a belief about which token ``z`` the student looks at: a saliency should help
+      whoever follows it, and be one that can be followed. Its gradient in ``r`` is exact.
+
+    One pilot step sees only one step far, and on its own prefers whatever makes that step long: a
     saliency that is sharp, or far from the student's. So by default the saliency gets no sharper
     and the guided part of the step keeps its length; only their direction is learnt. The gradient
     is then a projection of the hypergradient, not the derivative of the term
@@ -88,7 +109,12 @@ class Simulatability(Criterion):
 
     Args:
         student: who is taught.
-        practice: steps of the student's own before each look ahead.
+        form: see above; the options after ``entropy`` are those of ``hypergradient``.
+        practice: steps of the student's own before each step of the model's.
+        head_start: share of a student's life that it practises alone before it is heard
+            (``guided``).
+        imitation: weight of ``D(r, r*)`` (``guided``).
+        entropy: where :func:`entropy_share` is held (``guided``).
         pilot: differentiate at the student after the pilot step (else at the student as it is).
         scale_free: judge the step whatever the size of the student's logits.
         fixed_length: the part of the step that the saliency causes keeps its length.
@@ -116,7 +142,11 @@ class Simulatability(Criterion):
     def __init__(
         self,
         student: Student,
+        form: Literal["hypergradient", "guided"] = "hypergradient",
         practice: Annotated[int, Field(ge=1)] = 4,
+        head_start: Annotated[float, Field(ge=0, lt=1)] = 0.3,
+        imitation: Annotated[float, Field(ge=0)] = 1.0,
+        entropy: Annotated[float, Field(ge=0, le=1)] = 0.55,
         pilot: bool = True,
         scale_free: bool = True,
         fixed_length: bool = True,
@@ -126,7 +156,11 @@ class Simulatability(Criterion):
     ) -> None:
         super().__init__()
         self.student = student
+        self.form = form
         self.practice = practice
+        self.head_start = head_start
+        self.imitation = imitation
+        self.entropy = entropy
         self.plan = Plan(pilot, scale_free, fixed_length, hypergradient)
         self.fixed_sharpness = fixed_sharpness
         self.sharpness = sharpness
@@ -147,13 +181,32 @@ class Simulatability(Criterion):
         self._first_spread = state["first_spread"]
 
     def inner_step(self, view: View) -> None:
-        for _ in range(self.practice):
-            self._study = view.on(self.student.study_rows())
-            self.student.practise(self._study)
+        guided = self.form == "guided"
+        with torch.set_grad_enabled(not guided and torch.is_grad_enabled()):
+            for _ in range(self.practice):
+                self._practise(view)
+            while guided and self.student.practised < self.head_start:
+                self._practise(view)
+
+    def _practise(self, view: View) -> None:
+        self._study = view.on(self.student.study_rows())
+        self.student.practise(self._study)
 
     def forward(self, view: View) -> Terms:
         if not len(view.batch):  # no model runs on no rows
             return Terms(sim=view.saliency.sum(-1))
+        return self._guided(view) if self.form == "guided" else self._ahead(view)
+
+    def _guided(self, view: View) -> Terms:
+        guided = self.student.guided(view)
+        excess = entropy_share(view.saliency, view.explainable) - self.entropy
+        return Terms(
+            sim=guided.loss,
+            imitation=self.imitation * guided.divergence,
+            entropy=HOLD * excess.square(),
+        )
+
+    def _ahead(self, view: View) -> Terms:
         study = self._study or view.on(self.student.study_rows())
         self._study = None
         ahead = self.student.look_ahead(study, view, self.plan)

@@ -49,9 +49,25 @@ class LookAhead(NamedTuple):
     divergence: RowDivergence = kl_divergence
 
 
+class Guided(NamedTuple):
+    """What a student makes of rows if it looks where the teacher's saliency says; a value a row.
+
+    ``loss`` is its cross-entropy with the teacher's predictions then, in nats, and ``divergence``
+    how far the saliency ``r`` is from its own ``r*``. A gradient flows to ``r`` alone.
+    """
+
+    loss: Rows
+    divergence: Rows
+
+
 @runtime_checkable
 class Student(Protocol):
     """A model that learns to predict what the teacher predicts, helped by its saliency."""
+
+    @property
+    def practised(self) -> float:
+        """The share of its life that it has practised, in ``[0, 1]``."""
+        ...
 
     def study_rows(self) -> "Batch":
         """The next batch of the rows the student may learn from."""
@@ -63,6 +79,10 @@ class Student(Protocol):
 
     def look_ahead(self, study: "View", heldout: "View", plan: Plan) -> LookAhead:
         """A further step that is taken back again, and what it would have been worth."""
+        ...
+
+    def guided(self, view: "View") -> Guided:
+        """``view`` read with every token's attention multiplied by ``r / r*``."""
         ...
 
     def agrees(self, view: "View") -> Rows:

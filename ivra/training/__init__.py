@@ -20,6 +20,7 @@ from ivra.training.stream import Endless, endless
 from ivra.training.task import Encoder, Splits, read_splits
 from ivra.training.train import train
 from ivra.training.versions import versions
+from ivra.training.whitening import WhitenedAdamW, linear_part, whitening
 
 __all__ = [
     "CriteriaStage",
@@ -35,10 +36,12 @@ __all__ = [
     "StudentsInTurn",
     "TrainConfig",
     "Validation",
+    "WhitenedAdamW",
     "accuracy",
     "endless",
     "environment",
     "finetune",
+    "linear_part",
     "linear_schedule",
     "load_plain",
     "load_run",
@@ -49,4 +52,5 @@ __all__ = [
     "seed_everything",
     "train",
     "versions",
+    "whitening",
 ]

@@ -40,6 +40,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
+MODULE_LR = 0.02
+WHITENED_LR = 0.001
+"""Of the attention module, and of its steps in whitened coordinates."""
+
+
 class TrainConfig(BaseModel):
     """Everything that decides what a training run does.
 
@@ -144,7 +149,13 @@ class TrainConfig(BaseModel):
 
     epochs: Positive = Field(6.0, description="epochs of stage 2, the criteria")
     max_steps: Count | None = Field(None, description="at most this many steps of stage 2")
-    lr: Positive = Field(0.02, description="learning rate of the attention module")
+    lr: Positive | None = Field(
+        None, description="learning rate of the attention module (default: 0.02, or 0.001 whitened)"
+    )
+    whiten: StrictBool = Field(
+        False,
+        description="steps of the attention module in coordinates that all move the saliency alike",
+    )
     backbone_lr: Positive = Field(2e-5, description="learning rate of the backbone in stage 2")
     schedule: Literal["linear", "step", "constant"] = Field(
         "linear", description="how learning rates decay; step: by --decay every two epochs"
@@ -256,6 +267,22 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _module_is_trained_whitened(self) -> "TrainConfig":
+        if self.whiten and self.train == "backbone":
+            raise IvraError(
+                "whiten is of the steps of the attention module: expected train to be module or "
+                "both, got backbone"
+            )
+        fitting = {"reading": "gains", "value_hidden": 0, "preferences": ()}
+        for name, value in fitting.items():
+            if self.whiten and getattr(self, name) != value:
+                raise IvraError(
+                    f"whiten needs scores that are linear in the coefficients: expected reading "
+                    f"gains, no value_hidden and no preferences; got {name} {getattr(self, name)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _module_can_be_built(self) -> "TrainConfig":
         if not self.levels and self.train != "backbone":
             raise IvraError("levels is empty: a module that is trained needs one at least")
@@ -317,6 +344,11 @@ class TrainConfig(BaseModel):
         explained = self.question_tokens == "explainable"
         answering = QuestionAnswering(self.doc_stride, self.max_answer_length, explained)
         return CLASSIFICATION, answering
+
+    @property
+    def module_lr(self) -> float:
+        """The learning rate of the attention module."""
+        return self.lr or (WHITENED_LR if self.whiten else MODULE_LR)
 
     @property
     def is_tiny(self) -> bool:

@@ -103,6 +103,8 @@ class Loop:
     it stands in the place of the last ones and is validated as they would be. An interrupt
     (Ctrl-C) ends the loop as if its time were up, but for the mean, which is not taken.
 
+    ``optimizer`` makes AdamW, or one like it, of the groups and ``weight_decay``.
+
     ``split`` cuts the batch of a step into parts that go through ``objective`` one after another;
     each counts by its share of the rows. A loss or a gradient that is not finite raises
     :class:`~ivra.errors.NotFiniteError`, with the step and the rows; ``skip_nonfinite`` leaves
@@ -119,6 +121,7 @@ class Loop:
     schedule: Callable[[int], float] = field(default=lambda step: 1.0)
     clip: float = 1.0
     weight_decay: float = 0.0
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     average: float = 0.0
     validate: Callable[[], Validation] | None = None
     validations: int = 10
@@ -261,7 +264,7 @@ class _Course:
 
     def __init__(self, loop: Loop, batches: Endless[Batch]) -> None:
         self.parameters = [p for parameters, _ in loop.groups for p in parameters]
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = loop.optimizer(
             [{"params": parameters, "lr": rate} for parameters, rate in loop.groups if parameters],
             weight_decay=loop.weight_decay,
         )

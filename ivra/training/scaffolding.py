@@ -1,4 +1,4 @@
-"""The student of the simulatability criterion, and its pilot step.
+"""The student of the simulatability criterion, its pilot step, and how it reads if guided.
 
 Fernandes et al. 2022 (SMaT), equations 6-9; Xie et al. 2024 (IvRA), equations 14-15.
 """
@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone
 from ivra.data import Batch
-from ivra.losses import LookAhead, Plan, RowDivergence, View, kl_divergence
+from ivra.losses import Guided, LookAhead, Plan, RowDivergence, View, kl_divergence
 from ivra.shapes import Outputs, Rows, Saliency
 from ivra.training.state import State, copy_into, load_optimizer_state, optimizer_state
 from ivra.training.stream import Endless
@@ -25,6 +25,8 @@ COARSE_STEP = 0.2
 """The same where a pass rounds (:attr:`Backbone.rounds`), which drowns a shorter step."""
 CLIP = 1.0
 """Longest gradient of a step of the student's."""
+LEAST_SALIENCY = 1e-4
+"""Added to both saliencies whose ratio guides a student's attention."""
 
 Fresh = Callable[[int], tuple[Backbone, InterpretableAttention]]
 """The student number 0, 1, 2, ...: a model that has not seen the task, and its module."""
@@ -67,8 +69,16 @@ class ScaffoldedStudent:
         self._fresh = fresh
         self._study = study
         self._number = 0
+        self._head_start = age
         self._begin()
         self._age = age
+
+    @property
+    def practised(self) -> float:
+        """The share of its life that it has practised; what the first one's is shorter by is not
+        counted in."""
+        skipped = self._head_start if self._number == 1 else 0
+        return (self._age - skipped) / self.life
 
     def _begin(self) -> None:
         backbone, self.module = self._fresh(self._number)
@@ -118,6 +128,22 @@ class ScaffoldedStudent:
         slope_of = self._exact_slope if exact else self._difference_slope
         saliency, slope = slope_of(study.batch, direction)
         return LookAhead(saliency, slope, rate, self.beta, loss.detach(), self.divergence)
+
+    def guided(self, view: View) -> Guided:
+        """The rows of ``view`` if the student looked where the teacher's saliency ``r`` says.
+
+        Of every layer, head and query, the attention to token ``j`` is multiplied by
+        ``r_j / r*_j`` and brought back to sum 1, with ``r*`` the student's own saliency of the
+        rows: where it has learnt to imitate ``r``, it reads them as ever, and where a little more
+        ``r_j`` would help it, the loss falls.
+        """
+        with torch.no_grad():
+            own = self._read(view.batch)[1]
+        keep = (view.saliency + LEAST_SALIENCY) / (own + LEAST_SALIENCY)
+        with self._held():
+            logits = self.backbone.rerun(view.batch, keep)
+        loss = view.task.losses(logits, view.predictions)
+        return Guided(loss, self.divergence(view.saliency, own, view.explainable))
 
     def state_dict(self) -> State:
         """Weights, optimiser, age and number of the student, and its place among the rows."""
@@ -215,6 +241,17 @@ class ScaffoldedStudent:
             parameter.add_(slope, alpha=length)
 
     @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Parameters that no gradient reaches in passes that begin here."""
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self._parameters:
+                parameter.requires_grad_(True)
+
+    @contextmanager
     def _moved(self, direction: list[Tensor], length: float) -> Iterator[None]:
         """The parameters moved by ``length * direction``; restored to the bit afterwards."""
         saved = [parameter.detach().clone() for parameter in self._parameters]
@@ -249,6 +286,17 @@ class StudentsInTurn:
     def look_ahead(self, study: View, heldout: View, plan: Plan) -> LookAhead:
         """The pilot step of that student's; then it is the next one's turn."""
         found = self.students[self._turn].look_ahead(study, heldout, plan)
+        self._turn = (self._turn + 1) % len(self.students)
+        return found
+
+    @property
+    def practised(self) -> float:
+        """The share of its life that the student whose turn it is has practised."""
+        return self.students[self._turn].practised
+
+    def guided(self, view: View) -> Guided:
+        """How that student reads ``view`` if it is guided; then it is the next one's turn."""
+        found = self.students[self._turn].guided(view)
         self._turn = (self._turn + 1) % len(self.students)
         return found
 

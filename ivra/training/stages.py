@@ -24,7 +24,7 @@ from ivra.losses import (
 )
 from ivra.shapes import TokenMask, TokenScores
 from ivra.training.combining import TASK, Mixer
-from ivra.training.config import TrainConfig
+from ivra.training.config import MODULE_LR, TrainConfig
 from ivra.training.devices import ALONE, Devices
 from ivra.training.keeping import Validation
 from ivra.training.loop import (
@@ -42,6 +42,7 @@ from ivra.training.state import State
 from ivra.training.stream import endless
 from ivra.training.student import Newcomers
 from ivra.training.task import Encoder
+from ivra.training.whitening import WhitenedAdamW, linear_part, whitening
 
 
 @torch.no_grad()
@@ -153,6 +154,8 @@ def finetune(
     return outcome
 
 
+WHITENING_ROWS = 256
+"""Rows by which the steps of the module are whitened."""
 MIXER = "mixing"
 """What the mixer is called in a checkpoint, beside the criteria."""
 
@@ -191,6 +194,8 @@ class CriteriaStage:
         self.removal = self.task.removal if removal == "auto" else removal
         self.trains_backbone = self.config.train != "module"
         self.weights = dict(parse_criteria(self.config.criteria))
+        own = self.module
+        self.moving = linear_part(own) if self.config.whiten else own.learnable
         self.train = list(self.train)
         self.needs_hidden = False
         setup = Setup(
@@ -222,13 +227,16 @@ class CriteriaStage:
         It goes on from ``state``, one that ``saver`` got.
         """
         config, steps = self.config, self.steps
+        trainable(self.module.learnable, False)
+        groups = [
+            (trainable(self.moving, config.train != "backbone"), config.module_lr),
+            (trainable(self.backbone.learnable, self.trains_backbone), config.backbone_lr),
+            (trainable(self.mixer.parameters(), True), config.lr or MODULE_LR),
+        ]
         loop = Loop(
             stage="criteria",
-            groups=[
-                (trainable(self.module.learnable, config.train != "backbone"), config.lr),
-                (trainable(self.backbone.learnable, self.trains_backbone), config.backbone_lr),
-                (trainable(self.mixer.parameters(), True), config.lr),
-            ],
+            groups=groups,
+            optimizer=self._whitened() if config.whiten else torch.optim.AdamW,
             objective=self._objective,
             steps=steps,
             schedule=self._schedule(steps, self.per_epoch),
@@ -292,7 +300,7 @@ class CriteriaStage:
 
     def _new_mixer(self) -> Mixer:
         """The task's loss is compared with the criteria where ``combine_on`` is all."""
-        module = self.module.learnable if self.config.train != "backbone" else []
+        module = self.moving if self.config.train != "backbone" else []
         backbone = self.backbone.learnable if self.trains_backbone else []
         weights = {TASK: 1.0} if self.trains_backbone else {}
         weights |= self.weights
@@ -349,6 +357,11 @@ class CriteriaStage:
             means[self.task.measure] = right
             score = None if score is None else score + right
         return Validation(score, means)
+
+    def _whitened(self) -> Callable[..., torch.optim.Optimizer]:
+        batches = self.encoder.batches(self.train[:WHITENING_ROWS], self.config.seed)
+        found = whitening(self.backbone, self.module, self.moving, batches)
+        return partial(WhitenedAdamW, parameters=self.moving, whitening=found)
 
     def _average(self) -> float:
         if self.config.average is not None:

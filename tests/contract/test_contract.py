@@ -85,13 +85,14 @@ def _cases() -> Iterator[tuple[str, dict[str, object], str]]:
     for method in get_args(Hypergradient):
         for pilot in (True, False):
             yield "sim", {"pilot": pilot, "hypergradient": method}, "sampled"
+    yield "sim", {"form": "guided", "head_start": 0.0}, "sampled"
 
 
 def _quick(name: str, options: dict[str, object], gradient: str) -> bool:
     if name in ("comp", "suff"):
         forms = {"comp": ("absolute", "kl"), "suff": ("difference", "probability")}[name]
         return gradient == "sampled" and options.get("form") in forms
-    return name != "sim" or options["pilot"] is True
+    return name != "sim" or options.get("pilot", True) is True
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The hypergradient of the scaffolded student against exact double backward."""
+"""The hypergradient of the scaffolded student against exact double backward, and the loss of the
+guided one against differences and its own plain forward."""
 
 import copy
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -22,6 +24,7 @@ from ivra.losses import (
     Setup,
     Simulatability,
     View,
+    entropy_share,
     fixed_sharpness,
     hypergradient_surrogate,
     kl_divergence,
@@ -521,3 +524,122 @@ def test_a_saliency_without_a_gradient_has_a_value_all_the_same(
     criterion = Simulatability(student, sharpness=2.0)
     found = criterion(replace(heldout, on=lambda batch: shown))["sim"]
     torch.testing.assert_close(found, student.look_ahead(shown, heldout, Plan()).loss)
+
+
+def own_saliency(student: ScaffoldedStudent, view: View) -> Tensor:
+    with torch.no_grad():
+        return Reader(student)(view.batch)[1]
+
+
+def test_a_student_that_is_guided_by_its_own_saliency_reads_as_ever(
+    student: ScaffoldedStudent, views: tuple[View, View]
+) -> None:
+    _, heldout = views
+    guided = student.guided(replace(heldout, saliency=own_saliency(student, heldout)))
+    logits = student.backbone.encode(heldout.batch).logits
+    expected = functional.cross_entropy(logits, heldout.predictions, reduction="none")
+    torch.testing.assert_close(guided.loss, expected.detach(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(guided.divergence, torch.zeros_like(expected), rtol=0, atol=1e-9)
+
+
+def test_a_guided_student_is_the_model_with_its_attention_multiplied(
+    student: ScaffoldedStudent, views: tuple[View, View]
+) -> None:
+    """By Hugging Face's own eager attention, whose mask is added before the softmax."""
+    _, heldout = views
+    batch, own = heldout.batch, own_saliency(student, heldout)
+    ratio = (heldout.saliency.detach() + 1e-4) / (own + 1e-4)
+    ratio = torch.where(batch.explainable, ratio, batch.attention_mask.double())
+    assert ratio.max() > 2
+    model = copy.deepcopy(student.backbone.model)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        logits = model(
+            input_ids=batch.input_ids,
+            token_type_ids=batch.token_type_ids,
+            attention_mask=ratio.log()[:, None, None].expand(-1, 1, ratio.shape[1], -1),
+        ).logits
+    expected = functional.cross_entropy(logits, heldout.predictions, reduction="none")
+    torch.testing.assert_close(
+        student.guided(heldout).loss.detach(), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_what_the_guided_student_loses_is_differentiated_in_the_saliency_alone(
+    student: ScaffoldedStudent, views: tuple[View, View]
+) -> None:
+    _, heldout = views
+    guided = student.guided(heldout)
+    (guided.loss + guided.divergence).sum().backward()
+    found = heldout.saliency.grad
+    assert found is not None
+    parameters = [*student.backbone.learnable, *student.module.parameters()]
+    assert all(p.grad is None and p.requires_grad for p in parameters)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        way = torch.randn(found.shape, generator=generator).double() * heldout.explainable
+        way = way * heldout.saliency.detach()  # stay positive
+        ends = []
+        for sign in (1, -1):
+            moved = replace(heldout, saliency=heldout.saliency.detach() + sign * 1e-5 * way)
+            ends.append(sum(part.sum().item() for part in student.guided(moved)))
+        assert (found * way).sum().item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5)
+
+
+def test_the_guided_form_is_the_students_loss_of_held_out_rows(
+    student: ScaffoldedStudent, views: tuple[View, View]
+) -> None:
+    study, heldout = views
+    options = {"form": "guided", "practice": 1, "head_start": 0.0, "imitation": 0.5, "entropy": 0.7}
+    setup = Setup(0, (1.0,), "straight-through", lambda: student, options=options)
+    criterion = Simulatability.build(setup)
+    before = parameters_of(student)
+    criterion.inner_step(replace(heldout, on=lambda batch: study))
+    assert any((a != b).any() for a, b in zip(before, parameters_of(student), strict=True))
+    terms = criterion(heldout)
+    guided = student.guided(heldout)
+    torch.testing.assert_close(terms["sim"], guided.loss)
+    torch.testing.assert_close(terms["imitation"], 0.5 * guided.divergence)
+    for row, mask, value in zip(
+        heldout.saliency.detach().numpy(),
+        heldout.explainable.numpy(),
+        terms["entropy"].tolist(),
+        strict=True,
+    ):
+        share = entropy(row[mask]) / np.log(mask.sum())
+        assert value == pytest.approx(10 * (share - 0.7) ** 2)
+    terms.total().mean().backward()
+    assert study.saliency.grad is None
+    assert heldout.saliency.grad is not None
+
+
+def test_a_student_practises_alone_for_the_first_part_of_its_life(
+    views: tuple[View, View],
+) -> None:
+    study, heldout = views
+    made: list[int] = []
+
+    def fresh(number: int) -> tuple[Backbone, InterpretableAttention]:
+        made.append(number)
+        backbone = load_backbone("tiny-electra", ("no", "yes"), seed=number).double()
+        return backbone, InterpretableAttention(backbone.sizes, ("head", "layer")).double()
+
+    student = ScaffoldedStudent(
+        fresh, endless(lambda _: iter([study.batch])), RATE, BETA, life=10, age=4
+    )
+    options = {"form": "guided", "practice": 1, "head_start": 0.3}
+    setup = Setup(0, (1.0,), "straight-through", lambda: student, options=options)
+    criterion, view = Simulatability.build(setup), replace(heldout, on=lambda batch: study)
+    seen = []
+    for _ in range(6):
+        criterion.inner_step(view)
+        seen.append((len(made), student.practised))
+    assert seen == [(1, 0.3), (1, 0.4), (1, 0.5), (1, 0.6), (2, 0.3), (2, 0.4)]
+
+
+def test_the_share_of_entropy_goes_from_a_single_token_to_all_alike() -> None:
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [True, False, False, False]])
+    rows = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [1.0, 0, 0, 0]])
+    assert entropy_share(rows, mask).tolist() == [0, 1, 0]
+    half = torch.tensor([[0.5, 0.5, 0, 0]])
+    assert entropy_share(half, mask[:1]).item() == pytest.approx(0.5)

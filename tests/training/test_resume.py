@@ -71,6 +71,7 @@ PLACES = {
     "module": [("finetune", 6), ("criteria", 4)],
     "perturbed": [("criteria", 4)],
     "both": [("criteria", 4)],
+    "guided": [("criteria", 4)],
     "backbone": [("criteria", 1)],
 }
 KINDS: dict[str, dict[str, object]] = {
@@ -86,6 +87,13 @@ KINDS: dict[str, dict[str, object]] = {
         "train": "both",
         "student_count": 2,
         "options": {"sim": {"practice": 1}},
+    },
+    "guided": {
+        "criteria": "sim",
+        "whiten": True,
+        "student_count": 2,
+        "student_life": 6,
+        "options": {"sim": {"form": "guided", "practice": 1}},
     },
     "backbone": {"criteria": "suff", "train": "backbone", "finetune": "never"},
 }
