@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from ivra.errors import IvraError
 from ivra.training import Hooks, Run
-from ivra.training.config import numbers_of
+from ivra.training.pairs import numbers_of
 
 console = Console()
 messages = Console(stderr=True)

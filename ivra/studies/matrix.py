@@ -25,7 +25,7 @@ from ivra.studies.spec import (
     training_config,
 )
 from ivra.training import TrainConfig
-from ivra.training.config import numbers_of
+from ivra.training.pairs import numbers_of
 
 DATA_VARIABLE = "IVRA_DATA"
 CELLS, RUNS = "cells", "runs"

@@ -32,6 +32,7 @@ from ivra.training.combining import (
     Normalise,
     check_mixing,
 )
+from ivra.training.pairs import numbers_of
 
 Percent = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -268,17 +269,12 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _module_is_trained_whitened(self) -> "TrainConfig":
-        if self.whiten and self.train == "backbone":
-            raise IvraError(
-                "whiten is of the steps of the attention module: expected train to be module or "
-                "both, got backbone"
-            )
-        fitting = {"reading": "gains", "value_hidden": 0, "preferences": ()}
-        for name, value in fitting.items():
-            if self.whiten and getattr(self, name) != value:
+        for name, value in {"reading": "gains", "value_hidden": 0, "preferences": ()}.items():
+            if self.whiten and (getattr(self, name) != value or self.train == "backbone"):
                 raise IvraError(
-                    f"whiten needs scores that are linear in the coefficients: expected reading "
-                    f"gains, no value_hidden and no preferences; got {name} {getattr(self, name)}"
+                    "whiten is of a module whose scores are linear in what it learns: expected "
+                    "train module or both, reading gains, no value_hidden and no preferences; got "
+                    f"train {self.train}, {name} {getattr(self, name)}"
                 )
         return self
 
@@ -359,25 +355,6 @@ class TrainConfig(BaseModel):
     def student_is_tiny(self) -> bool:
         """Whether students start from one of the built-in random models."""
         return (self.student or self.model).startswith("tiny-")
-
-
-def numbers_of(text: object) -> object:
-    """``"suff=0.05,comp=1"`` as a mapping, its values still text; what is no text as it is.
-
-    Raises:
-        IvraError: a part without a name or value, or a name twice.
-    """
-    if not isinstance(text, str):
-        return text
-    found: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (equals and name and value):
-            raise IvraError(f"'{part}': expected criterion=number, as in suff=0.05")
-        if name in found:
-            raise IvraError(f"'{name}' stands twice in '{text}': name each once")
-        found[name] = value
-    return found
 
 
 def _one_of(kind: str, name: str, choices: tuple[str, ...]) -> str:

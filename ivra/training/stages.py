@@ -20,7 +20,6 @@ from ivra.losses import (
     check_terms,
     known_criteria,
     parse_criteria,
-    row_divergence,
 )
 from ivra.shapes import TokenMask, TokenScores
 from ivra.training.combining import TASK, Mixer
@@ -37,10 +36,9 @@ from ivra.training.loop import (
     step_schedule,
     trainable,
 )
-from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
 from ivra.training.state import State
 from ivra.training.stream import endless
-from ivra.training.student import Newcomers
+from ivra.training.student import students_of
 from ivra.training.task import Encoder
 from ivra.training.whitening import WhitenedAdamW, linear_part, whitening
 
@@ -386,24 +384,4 @@ class CriteriaStage:
         count = min(config.student_rows, len(self.train) // 2)
         study, self.train = self.train[:count], self.train[count:]
         batches = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
-
-        newcomers = Newcomers(config, self.backbone)
-
-        def fresh(place: int, number: int) -> tuple[Backbone, InterpretableAttention]:
-            order = number * config.student_count + place
-            return newcomers(config.seed + 1 + 1000 * order)
-
-        return StudentsInTurn(
-            [
-                ScaffoldedStudent(
-                    fresh=partial(fresh, place),
-                    study=batches,
-                    rate=config.student_lr or config.rate(config.student_is_tiny),
-                    beta=config.student_beta,
-                    life=config.student_life,
-                    divergence=row_divergence(config.student_divergence, config.saliency_norm),
-                    age=config.student_life * place // config.student_count,
-                )
-                for place in range(config.student_count)
-            ]
-        )
+        return students_of(config, self.backbone, batches)

@@ -1,10 +1,15 @@
 """Fresh students: untaught models of the teacher's shape, with an attention module of their own."""
 
 from dataclasses import replace
+from functools import partial
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
+from ivra.data import Batch
+from ivra.losses import row_divergence
 from ivra.training.config import TrainConfig
+from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
+from ivra.training.stream import Endless
 
 STUDENT_LEVELS = ("head", "layer")
 
@@ -56,3 +61,28 @@ class Newcomers:
             loading=self._loading,
             device=teacher.device,
         )
+
+
+def students_of(config: TrainConfig, teacher: Backbone, study: Endless[Batch]) -> StudentsInTurn:
+    """The students of a training, of ages spread evenly over a life, who share the batches of
+    ``study``; each fresh one is drawn from a seed of its own."""
+    newcomers = Newcomers(config, teacher)
+    count, life = config.student_count, config.student_life
+
+    def fresh(place: int, number: int) -> tuple[Backbone, InterpretableAttention]:
+        return newcomers(config.seed + 1 + 1000 * (number * count + place))
+
+    return StudentsInTurn(
+        [
+            ScaffoldedStudent(
+                fresh=partial(fresh, place),
+                study=study,
+                rate=config.student_lr or config.rate(config.student_is_tiny),
+                beta=config.student_beta,
+                life=life,
+                divergence=row_divergence(config.student_divergence, config.saliency_norm),
+                age=life * place // count,
+            )
+            for place in range(count)
+        ]
+    )
