@@ -24,7 +24,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "sim": {
         "options": {"sim": {"form": "guided", "practice": 2, "entropy": 0.45}},
         "whiten": True,
-        "lr": 0.0015,
+        "lr": 0.03,
         "epochs": 24.0,
         "validations": 4,
         "student_count": 2,

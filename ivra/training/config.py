@@ -41,9 +41,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
-MODULE_LR = 0.02
-WHITENED_LR = 0.001
-"""Of the attention module, and of its steps in whitened coordinates."""
+WHITENED_RATE = 0.05
+"""Learning rate of whitened coordinates as a share of that of the coefficients."""
 
 
 class TrainConfig(BaseModel):
@@ -150,12 +149,11 @@ class TrainConfig(BaseModel):
 
     epochs: Positive = Field(6.0, description="epochs of stage 2, the criteria")
     max_steps: Count | None = Field(None, description="at most this many steps of stage 2")
-    lr: Positive | None = Field(
-        None, description="learning rate of the attention module (default: 0.02, or 0.001 whitened)"
-    )
+    lr: Positive = Field(0.02, description="learning rate of the attention module")
     whiten: StrictBool = Field(
         False,
-        description="steps of the attention module in coordinates that all move the saliency alike",
+        description="steps of the attention module in coordinates that all move the saliency alike, "
+        "at a twentieth of lr",
     )
     backbone_lr: Positive = Field(2e-5, description="learning rate of the backbone in stage 2")
     schedule: Literal["linear", "step", "constant"] = Field(
@@ -344,7 +342,7 @@ class TrainConfig(BaseModel):
     @property
     def module_lr(self) -> float:
         """The learning rate of the attention module."""
-        return self.lr or (WHITENED_LR if self.whiten else MODULE_LR)
+        return self.lr * WHITENED_RATE if self.whiten else self.lr
 
     @property
     def is_tiny(self) -> bool:

@@ -23,7 +23,7 @@ from ivra.losses import (
 )
 from ivra.shapes import TokenMask, TokenScores
 from ivra.training.combining import TASK, Mixer
-from ivra.training.config import MODULE_LR, TrainConfig
+from ivra.training.config import TrainConfig
 from ivra.training.devices import ALONE, Devices
 from ivra.training.keeping import Validation
 from ivra.training.loop import (
@@ -229,7 +229,7 @@ class CriteriaStage:
         groups = [
             (trainable(self.moving, config.train != "backbone"), config.module_lr),
             (trainable(self.backbone.learnable, self.trains_backbone), config.backbone_lr),
-            (trainable(self.mixer.parameters(), True), config.lr or MODULE_LR),
+            (trainable(self.mixer.parameters(), True), config.lr),
         ]
         loop = Loop(
             stage="criteria",

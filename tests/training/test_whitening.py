@@ -136,7 +136,6 @@ def test_what_cannot_be_whitened_is_one_line(values: dict[str, object], said: st
         make_config({"whiten": True, **values})
 
 
-def test_a_whitened_module_has_a_rate_of_its_own() -> None:
-    assert make_config({}).module_lr == 0.02
-    assert make_config({"whiten": True}).module_lr == 0.001
-    assert make_config({"whiten": True, "lr": 0.5}).module_lr == 0.5
+def test_whitened_coordinates_have_a_rate_of_their_own() -> None:
+    assert make_config({"lr": 0.5}).module_lr == 0.5
+    assert make_config({"lr": 0.5, "whiten": True}).module_lr == pytest.approx(0.025)
