@@ -74,7 +74,7 @@ def hypergradient_surrogate(teacher: Saliency, explainable: TokenMask, ahead: Lo
 def entropy_share(saliency: Saliency, explainable: TokenMask) -> Rows:
     """Entropy of a row's saliency as a share of the largest, ``log n`` for ``n`` explainable
     tokens: 0 is a single token, 1 all alike. 0 where ``n`` is 1."""
-    entropy = -(saliency * saliency.clamp_min(1e-12).log()).sum(-1)
+    entropy = -(saliency * torch.where(saliency > 0, saliency, 1.0).log()).sum(-1)
     return entropy / explainable.sum(-1).clamp_min(2).to(entropy).log()
 
 

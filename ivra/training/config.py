@@ -152,8 +152,8 @@ class TrainConfig(BaseModel):
     lr: Positive = Field(0.02, description="learning rate of the attention module")
     whiten: StrictBool = Field(
         False,
-        description="steps of the attention module in coordinates that all move the saliency alike, "
-        "at a twentieth of lr",
+        description="steps of the attention module in coordinates that all move the saliency "
+        "alike, at a twentieth of lr",
     )
     backbone_lr: Positive = Field(2e-5, description="learning rate of the backbone in stage 2")
     schedule: Literal["linear", "step", "constant"] = Field(
