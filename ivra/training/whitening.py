@@ -32,11 +32,11 @@ CHUNK = 2**24
 
 
 def linear_part(module: InterpretableAttention) -> list[nn.Parameter]:
-    """Parameters in which the scores are linear and that say all the others can.
+    """Parameters in which the scores are linear together, and that can say what the others say.
 
-    Features of queries and keys, heads, layers and the temperature multiply each other: those of
-    queries alone move then, or what there is in their place. Long steps in a product are not what
-    their derivative says.
+    Features of queries and of keys, heads, layers and the temperature multiply each other, and a
+    long step in a product is not what its derivative says. So the features of queries stand for
+    all of them, or the heads, or the layers.
     """
     weights = ("feature_query", "head", "layer")
     own = dict(module.named_parameters())
@@ -54,7 +54,7 @@ def whitening(
 
     ``G`` is of the rows of ``batches``; rows count alike, and so do the tokens of one.
     """
-    totals = [p.new_zeros(*_heads(p).shape, _heads(p).shape[-1]).double() for p in parameters]
+    totals = [p.new_zeros(*p.shape, p.shape[-1]).double() for p in parameters]
     rows = 0
     for batch in batches:
         rows += len(batch)
@@ -65,11 +65,6 @@ def whitening(
     largest = max((mean.diagonal(dim1=-2, dim2=-1).max().item() for mean in means), default=0.0)
     least = max(largest**0.5 * LEAST_SCALE, 1e-12)
     return [_root(mean, least).to(p) for mean, p in zip(means, parameters, strict=True)]
-
-
-def _heads(parameter: Tensor) -> Tensor:
-    """A parameter with an axis of coefficients that belong together, its last."""
-    return parameter if parameter.dim() else parameter[None]
 
 
 def _root(mean: Tensor, least: float) -> Tensor:
@@ -85,21 +80,21 @@ def _slopes(
     module: InterpretableAttention,
     parameters: Sequence[nn.Parameter],
     batch: Batch,
-) -> Iterator[list[Tensor]]:
+) -> Iterator[tuple[Tensor, ...]]:
     """The derivative of tokens' scores about their row's mean in each parameter, ``(T, ..., D)``,
     over the root of the row's length; some tokens at a time."""
     with torch.enable_grad():
         encoding = backbone.encode(batch, module)
         scores = module.scores(encoding.readings, encoding.classes)
-    mask = batch.explainable
+    mask, (layers, heads, *_) = batch.explainable, module.sizes
     count = mask.sum(-1, keepdim=True).clamp_min(1).to(scores)
-    tokens = mask.nonzero()
-    for row, place in (part.T for part in tokens.split(max(1, CHUNK // _size(parameters)))):
+    width = max(sum(p.numel() for p in parameters), mask.numel() * layers * heads)
+    for row, place in (part.T for part in mask.nonzero().split(max(1, CHUNK // width))):
         own = torch.arange(len(row), device=row.device)
         wanted = scores.new_zeros(len(row), *mask.shape)
         wanted[own, row] = -(mask / count)[row]
         wanted[own, row, place] += 1
-        found = torch.autograd.grad(
+        yield torch.autograd.grad(
             scores,
             parameters,
             wanted / count[row, :, None].sqrt(),
@@ -107,11 +102,6 @@ def _slopes(
             is_grads_batched=True,
             materialize_grads=True,
         )
-        yield [s if p.dim() else s[:, None] for s, p in zip(found, parameters, strict=True)]
-
-
-def _size(parameters: Sequence[Tensor]) -> int:
-    return max(1, sum(p.numel() for p in parameters))
 
 
 class WhitenedAdamW(torch.optim.AdamW):
@@ -149,4 +139,4 @@ class WhitenedAdamW(torch.optim.AdamW):
 
 
 def _times(matrix: Tensor, values: Tensor) -> Tensor:
-    return (matrix @ _heads(values)[..., None])[..., 0].view_as(values)
+    return (matrix @ values[..., None])[..., 0]
