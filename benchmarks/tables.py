@@ -202,7 +202,7 @@ def simulatability() -> str:
         f"{used['epochs']:g} epochs with "
         f"{used['student_rows']} study rows. `python benchmarks/builtin.py --criteria sim "
         f"--seeds {','.join(row[0] for row in rows)} "
-        f"--output benchmarks/results/simulatability`.\n\n"
+        f"--students {settings['students']} --output benchmarks/results/simulatability`.\n\n"
         + markdown(["seed", *names.values()], rows)
     )
 
