@@ -1,12 +1,12 @@
 """Steps in coordinates in which every direction moves the saliency alike.
 
 The features of a head are far from independent: some directions of its coefficients move the
-scores of all tokens a thousand times as far as others, and what tells two tokens apart is often
-among the small ones. Let ``theta`` be the coefficients of one head (the last axis of a parameter),
+scores of all tokens far further than others, and what tells two tokens apart may be among the
+small ones. Let ``theta`` be the coefficients of one head (the last axis of a parameter),
 ``J`` the derivative in them of the scores, each row's about their mean, and ``G`` the mean of
 ``J' J`` over tokens. A step of AdamW is then taken in ``z``, with ::
 
-    theta = W z,   W = (G + ridge)^(-1/2)
+    theta = W z,   W W' = (G + ridge diag(G))^(-1)
 
 which is the metric of the natural gradient (Amari 1998), head by head and as it is at the start; a
 head of one feature has it standardised, as for a linear model. Only parameters move in which the
@@ -24,7 +24,7 @@ from ivra.backbones import Backbone
 from ivra.data import Batch
 
 RIDGE = 0.01
-"""What is added to ``G``, scaled to ones on its diagonal."""
+"""Share of its diagonal that is added to ``G``."""
 LEAST_SCALE = 1e-4
 """Smallest movement of the scores by one coefficient that counts, as a share of the largest."""
 CHUNK = 2**24
@@ -68,7 +68,7 @@ def whitening(
 
 
 def _root(mean: Tensor, least: float) -> Tensor:
-    """``(G + ridge)^(-1/2)``, symmetric but for the scale of the coefficients."""
+    """``W``, the symmetric root but for the scale of the coefficients."""
     scale = mean.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().clamp_min(least)
     values, vectors = torch.linalg.eigh(mean / scale[..., None, :] / scale[..., :, None])
     root = (vectors * (values.clamp_min(0) + RIDGE).rsqrt()[..., None, :]) @ vectors.mT
