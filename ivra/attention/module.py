@@ -123,6 +123,8 @@ class InterpretableAttention(nn.Module):
         preferences: criteria; every coefficient is then ``base + sum_c p_c delta_c`` of a
             preference ``p`` over them (see :meth:`prefer`), uniform at the start; ``base`` stays.
         value_hidden: hidden units of the value level, none by default.
+        by_class: whether the value and readout levels learn a ``u`` for each class; else one for
+            all (``C = 1``), and no saliency depends on what is predicted.
 
     Raises:
         IvraError: unknown level, reading or normaliser, the value or readout level with
@@ -139,11 +141,13 @@ class InterpretableAttention(nn.Module):
         saliency_norm: str = "softmax",
         preferences: Sequence[str] = (),
         value_hidden: int = 0,
+        by_class: bool = True,
     ) -> None:
         super().__init__()
         check_levels(levels, reading, value_hidden)
         self.sizes = sizes
         self.value_hidden = value_hidden
+        self.by_class = by_class
         self.levels = tuple(level for level in LEVELS if level in levels)
         self.reading = reading
         self.coefficients_norm = coefficients_norm
@@ -151,7 +155,8 @@ class InterpretableAttention(nn.Module):
         self._coefficients = normaliser(coefficients_norm)
         self._saliency = normaliser(saliency_norm)
         start = torch.zeros if reading == "coefficients" else torch.ones
-        n, h, d, dv, c, p = sizes
+        n, h, d, dv, _, p = sizes
+        c = self._classes
         if "feature" in levels:
             self.feature_query = nn.Parameter(start(n, h, d))
             self.feature_key = nn.Parameter(start(n, h, d))
@@ -185,11 +190,16 @@ class InterpretableAttention(nn.Module):
     def _add_hidden_units(self, count: int) -> None:
         if not count:
             return
-        n, h, _, dv, c, _ = self.sizes
+        n, h, _, dv, *_ = self.sizes
         self.hidden_value = nn.Parameter(torch.randn(count, n, h, dv))
         self.hidden_context = nn.Parameter(torch.randn(count, n, h, dv))
         self.hidden_bias = nn.Parameter(torch.zeros(count))
-        self.hidden_out = nn.Parameter(torch.zeros(c, count))
+        self.hidden_out = nn.Parameter(torch.zeros(self._classes, count))
+
+    @property
+    def _classes(self) -> int:
+        """``C`` of what is learned by class."""
+        return self.sizes.classes if self.by_class else 1
 
     def prefer(self, shares: Mapping[str, float] | None = None) -> None:
         """Explain by the trade-off ``shares``, divided by their sum; uniform without.
@@ -239,7 +249,7 @@ class InterpretableAttention(nn.Module):
         found = torch.einsum("cgd,bgld->bcl", weights, inputs.value)
         mean = mean_query(inputs.value, inputs.visible)
         context = torch.einsum("kgd,bgd->bk", grouped(self.hidden_context), mean)
-        classes = self.sizes.classes
+        classes = self._classes
         return torch.cat([found[:, :classes], found[:, classes:] + context[..., None]], dim=1)
 
     def _scaled(self, weights: Tensor) -> Tensor:
@@ -299,10 +309,12 @@ class InterpretableAttention(nn.Module):
         """The unnormalised score of every token, before the map onto the simplex.
 
         ``predictions`` (the class each row is explained for) is needed by the value and the
-        readout level only.
+        readout level only, and not even there without ``by_class``.
         """
         psi = torch.stack([reading.heads for reading in readings], dim=1)
         scores = torch.einsum("bnhl,nh->bl", psi, self.head_coefficients().to(psi))
+        if not self.by_class:
+            predictions = torch.zeros(len(psi), dtype=torch.long, device=psi.device)
         if predictions is None and not set(BEYOND).isdisjoint(self.levels):
             raise ValueError("the value and readout levels need the predicted class of every row")
         if "readout" in self.levels and predictions is not None:
@@ -312,7 +324,7 @@ class InterpretableAttention(nn.Module):
             total = torch.stack(evidence).sum(0)
             scores = scores + total[torch.arange(len(predictions)), predictions]
             if self.value_hidden:
-                scores = scores + self._hidden_scores(total[:, self.sizes.classes :], predictions)
+                scores = scores + self._hidden_scores(total[:, self._classes :], predictions)
         if self.reading == "gains" and self.levels:
             scores = scores * self.log_temperature.exp()
         return scores
@@ -365,4 +377,5 @@ class InterpretableAttention(nn.Module):
             "saliency_norm": self.saliency_norm,
             "preferences": list(self.preferences),
             "value_hidden": self.value_hidden,
+            "by_class": self.by_class,
         }

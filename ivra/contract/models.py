@@ -170,7 +170,7 @@ def _student(backbone: Backbone, rate: float, beta: float) -> ScaffoldedStudent:
     study = make_batch(make_items([3, 2], 77))
     return ScaffoldedStudent(
         lambda number: (backbone, module),
-        endless(lambda epoch: iter([study])),
+        lambda number: endless(lambda epoch: iter([study])),
         rate=rate,
         beta=beta,
         life=10**6,

@@ -168,6 +168,9 @@ class Criterion(nn.Module, ABC):
     selects: ClassVar[bool] = True
     """Whether ``metric`` may decide which iteration is kept: false where values at different
     steps cannot be compared. If no criterion of a run selects, the last iteration is kept."""
+    start_entropy: float | None = None
+    """Share of the largest entropy that the saliency is to begin at, by the module's temperature;
+    of several criteria the first that says one has its way."""
 
     @classmethod
     def build(cls, setup: Setup) -> Self:

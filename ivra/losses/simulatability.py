@@ -114,7 +114,7 @@ class Simulatability(Criterion):
         head_start: share of a student's life that it practises alone before it is heard
             (``guided``).
         imitation: weight of ``D(r, r*)`` (``guided``).
-        entropy: where :func:`entropy_share` is held (``guided``).
+        entropy: where :func:`entropy_share` is held, and begins (``guided``).
         pilot: differentiate at the student after the pilot step (else at the student as it is).
         scale_free: judge the step whatever the size of the student's logits.
         fixed_length: the part of the step that the saliency causes keeps its length.
@@ -161,6 +161,7 @@ class Simulatability(Criterion):
         self.head_start = head_start
         self.imitation = imitation
         self.entropy = entropy
+        self.start_entropy = entropy if form == "guided" else None
         self.plan = Plan(pilot, scale_free, fixed_length, hypergradient)
         self.fixed_sharpness = fixed_sharpness
         self.sharpness = sharpness

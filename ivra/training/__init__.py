@@ -20,7 +20,7 @@ from ivra.training.stream import Endless, endless
 from ivra.training.task import Encoder, Splits, read_splits
 from ivra.training.train import train
 from ivra.training.versions import versions
-from ivra.training.whitening import WhitenedAdamW, linear_part, whitening
+from ivra.training.whitening import Whitened, WhitenedAdamW, linear_part, whitening
 
 __all__ = [
     "CriteriaStage",
@@ -36,6 +36,7 @@ __all__ = [
     "StudentsInTurn",
     "TrainConfig",
     "Validation",
+    "Whitened",
     "WhitenedAdamW",
     "accuracy",
     "endless",

@@ -176,6 +176,9 @@ class TrainConfig(BaseModel):
     value_hidden: Annotated[int, Field(ge=0)] = Field(
         0, description="hidden units of the value level"
     )
+    by_class: StrictBool = Field(
+        True, description="value and readout level learn weights for each predicted class"
+    )
     reading: str = Field("gains", description="what NORM runs over: " + ", ".join(READINGS))
     coefficients_norm: str = Field("softmax", description="NORM of the coefficients")
     saliency_norm: str = Field("softmax", description="NORM onto the simplex over tokens")
@@ -193,9 +196,15 @@ class TrainConfig(BaseModel):
     student: str | None = Field(None, description="model of sim's students (default: the model)")
     student_count: Count = Field(3, description="students that sim teaches in turn")
     student_rows: Count = Field(500, description="rows that sim's students learn from")
+    student_pool: Count | None = Field(
+        None, description="rows of which each of sim's students draws its own (default: all share)"
+    )
     student_lr: Positive | None = Field(
         None,
         description="learning rate of sim's students (default: 5e-5, 2e-4 with lora, 1e-3 if tiny)",
+    )
+    student_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="of student_lr, over a student's life"
     )
     student_life: Count = Field(
         480, description="steps after which one of sim's students starts anew"

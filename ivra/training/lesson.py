@@ -137,6 +137,7 @@ def _new_module(config: TrainConfig, backbone: Backbone) -> InterpretableAttenti
         config.saliency_norm,
         config.preferences,
         config.value_hidden,
+        config.by_class,
     )
     if config.init_module:
         start_from(module, config.init_module)

@@ -26,6 +26,7 @@ from ivra.training.state import (
     optimizer_state,
 )
 from ivra.training.stream import Endless
+from ivra.training.whitening import WhitenedAdamW
 
 NAMED = 8
 """Rows of a batch that an error names."""
@@ -208,6 +209,8 @@ class Loop:
         if wrong:
             raise NotFiniteError(next(filter(None, wrong)))
         self.devices.add_up(parameters)
+        if isinstance(optimizer, WhitenedAdamW):
+            optimizer.whiten_gradients()
         norm = nn.utils.clip_grad_norm_(parameters, self.clip)
         if not math.isfinite(norm.item()):
             raise NotFiniteError(f"{_named(batch)}: the gradient is {norm.item()}")

@@ -246,6 +246,7 @@ def _load_module(folder: Path) -> InterpretableAttention:
             shape["saliency_norm"],
             tuple(shape.get("preferences", ())),
             shape.get("value_hidden", 0),
+            shape.get("by_class", True),
         )
         module.load_state_dict(load_file(current(folder, WEIGHTS)))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:

@@ -30,6 +30,10 @@ LEAST_SALIENCY = 1e-4
 
 Fresh = Callable[[int], tuple[Backbone, InterpretableAttention]]
 """The student number 0, 1, 2, ...: a model that has not seen the task, and its module."""
+Study = Callable[[int], Endless[Batch]]
+"""The batches of rows that student number 0, 1, 2, ... may learn from, the same or its own."""
+Schedule = Callable[[int], float]
+"""The learning rate of a student's step 0, 1, 2, ... of its life, as a share of the highest."""
 
 
 class ScaffoldedStudent:
@@ -45,29 +49,31 @@ class ScaffoldedStudent:
     Args:
         fresh: makes the students.
         study: the rows it may learn from, in batches.
-        rate: its learning rate, of its own steps and of the pilot step (plain SGD).
+        rate: its learning rate, of its own steps and of the pilot step (plain SGD); the highest
+            where there is a ``schedule``.
         beta: weight of the divergence term.
         life: steps of practice until the next student begins.
         divergence: ``D``, of two saliencies.
         age: steps of practice that the first student's life is shorter by.
+        schedule: of the rate over a life, constant by default.
     """
 
     def __init__(
         self,
         fresh: Fresh,
-        study: Endless[Batch],
+        study: Study,
         rate: float,
         beta: float,
         life: int,
         divergence: RowDivergence = kl_divergence,
         age: int = 0,
+        schedule: Schedule = lambda step: 1.0,
     ) -> None:
-        self.rate = rate
         self.beta = beta
         self.life = life
         self.divergence = divergence
-        self._fresh = fresh
-        self._study = study
+        self._highest_rate, self._schedule = rate, schedule
+        self._fresh, self._studies = fresh, study
         self._number = 0
         self._head_start = age
         self._begin()
@@ -80,15 +86,23 @@ class ScaffoldedStudent:
         skipped = self._head_start if self._number == 1 else 0
         return (self._age - skipped) / self.life
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of its next step, or of its last where its time is up."""
+        return self._highest_rate * self._schedule(min(self._age, self.life - 1))
+
     def _begin(self) -> None:
         backbone, self.module = self._fresh(self._number)
+        self._study = self._studies(self._number)
         self.backbone = backbone.eval()
         self._number += 1
         self._age = 0
         self._parameters = [*self.backbone.learnable, *self.module.parameters()]
         for parameter in self._parameters:
             parameter.requires_grad_(True)
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=self.rate, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=self._highest_rate, weight_decay=0.0
+        )
 
     def study_rows(self) -> Batch:
         """The next batch of rows the student may learn from."""
@@ -102,6 +116,8 @@ class ScaffoldedStudent:
         share = min(1.0, CLIP / max(_norm(gradient), 1e-30))
         for parameter, slope in zip(self._parameters, gradient, strict=True):
             parameter.grad = slope * share
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._age += 1

@@ -1,7 +1,7 @@
 """Stage 1 teaches the backbone the task, stage 2 trains by the criteria."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -40,6 +40,7 @@ from ivra.training.state import State
 from ivra.training.stream import endless
 from ivra.training.student import students_of
 from ivra.training.task import Encoder
+from ivra.training.temperature import begin_at_entropy
 from ivra.training.whitening import WhitenedAdamW, linear_part, whitening
 
 
@@ -152,8 +153,8 @@ def finetune(
     return outcome
 
 
-WHITENING_ROWS = 256
-"""Rows by which the steps of the module are whitened."""
+FIRST_ROWS = 256
+"""Rows by which the module is made ready: its temperature set, its steps whitened."""
 MIXER = "mixing"
 """What the mixer is called in a checkpoint, beside the criteria."""
 
@@ -226,6 +227,7 @@ class CriteriaStage:
         """
         config, steps = self.config, self.steps
         trainable(self.module.learnable, False)
+        self._set_entropy()
         groups = [
             (trainable(self.moving, config.train != "backbone"), config.module_lr),
             (trainable(self.backbone.learnable, self.trains_backbone), config.backbone_lr),
@@ -356,10 +358,17 @@ class CriteriaStage:
             score = None if score is None else score + right
         return Validation(score, means)
 
+    def _set_entropy(self) -> None:
+        wanted = [c.start_entropy for c in self.criteria if c.start_entropy is not None]
+        if wanted and self.config.train != "backbone":
+            begin_at_entropy(self.backbone, self.module, self._first_rows(), wanted[0])
+
+    def _first_rows(self) -> Iterator[Batch]:
+        return self.encoder.batches(self.train[:FIRST_ROWS], self.config.seed)
+
     def _whitened(self) -> Callable[..., torch.optim.Optimizer]:
-        batches = self.encoder.batches(self.train[:WHITENING_ROWS], self.config.seed)
-        found = whitening(self.backbone, self.module, self.moving, batches)
-        return partial(WhitenedAdamW, parameters=self.moving, whitening=found)
+        found = whitening(self.backbone, self.module, self.moving, self._first_rows())
+        return partial(WhitenedAdamW, whitened=found)
 
     def _average(self) -> float:
         if self.config.average is not None:
@@ -380,8 +389,6 @@ class CriteriaStage:
                 "fsdp with a criterion that teaches students: they need the whole model; leave one "
                 "of them out"
             )
-        config = self.config
-        count = min(config.student_rows, len(self.train) // 2)
-        study, self.train = self.train[:count], self.train[count:]
-        batches = endless(lambda n: self.encoder.batches(study, config.seed + 2000 + n))
-        return students_of(config, self.backbone, batches)
+        count = min(self.config.student_pool or self.config.student_rows, len(self.train) // 2)
+        pool, self.train = self.train[:count], self.train[count:]
+        return students_of(self.config, self.encoder, pool)

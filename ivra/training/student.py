@@ -1,15 +1,19 @@
 """Fresh students: untaught models of the teacher's shape, with an attention module of their own."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from ivra.attention import InterpretableAttention
 from ivra.backbones import Backbone, load_backbone
-from ivra.data import Batch
+from ivra.data import Batch, Item
 from ivra.losses import row_divergence
 from ivra.training.config import TrainConfig
-from ivra.training.scaffolding import ScaffoldedStudent, StudentsInTurn
-from ivra.training.stream import Endless
+from ivra.training.loop import linear_schedule
+from ivra.training.scaffolding import ScaffoldedStudent, Schedule, StudentsInTurn
+from ivra.training.stream import Endless, endless
+from ivra.training.task import Encoder
 
 STUDENT_LEVELS = ("head", "layer")
 
@@ -63,26 +67,46 @@ class Newcomers:
         )
 
 
-def students_of(config: TrainConfig, teacher: Backbone, study: Endless[Batch]) -> StudentsInTurn:
-    """The students of a training, of ages spread evenly over a life, who share the batches of
-    ``study``; each fresh one is drawn from a seed of its own."""
-    newcomers = Newcomers(config, teacher)
+def students_of(config: TrainConfig, encoder: Encoder, pool: Sequence[Item]) -> StudentsInTurn:
+    """The students of a training, of ages spread evenly over a life; each fresh one is drawn from
+    a seed of its own. All share the rows of ``pool`` and their order, or with
+    ``config.student_pool`` each draws ``config.student_rows`` of them by its seed."""
+    newcomers = Newcomers(config, encoder.backbone)
     count, life = config.student_count, config.student_life
+    shared = endless(lambda n: encoder.batches(pool, config.seed + 2000 + n))
+
+    def seed_of(place: int, number: int) -> int:
+        return config.seed + 1 + 1000 * (number * count + place)
 
     def fresh(place: int, number: int) -> tuple[Backbone, InterpretableAttention]:
-        return newcomers(config.seed + 1 + 1000 * (number * count + place))
+        return newcomers(seed_of(place, number))
+
+    def study(place: int, number: int) -> Endless[Batch]:
+        if config.student_pool is None:
+            return shared
+        seed = seed_of(place, number)
+        own = random.Random(seed).sample(list(pool), min(config.student_rows, len(pool)))
+        return endless(lambda n: encoder.batches(own, seed + n))
 
     return StudentsInTurn(
         [
             ScaffoldedStudent(
                 fresh=partial(fresh, place),
-                study=study,
+                study=partial(study, place),
                 rate=config.student_lr or config.rate(config.student_is_tiny),
                 beta=config.student_beta,
                 life=life,
                 divergence=row_divergence(config.student_divergence, config.saliency_norm),
                 age=life * place // count,
+                schedule=student_schedule(config),
             )
             for place in range(count)
         ]
     )
+
+
+def student_schedule(config: TrainConfig) -> Schedule:
+    """Of the learning rate over a student's life."""
+    if config.student_schedule == "linear":
+        return linear_schedule(config.student_life)
+    return lambda step: 1.0

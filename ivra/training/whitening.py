@@ -1,20 +1,21 @@
 """Steps in coordinates in which every direction moves the saliency alike.
 
-The features of a head are far from independent: some directions of its coefficients move the
+The features of a model are far from independent: some directions of their coefficients move the
 scores of all tokens far further than others, and what tells two tokens apart may be among the
-small ones. Let ``theta`` be the coefficients of one head (the last axis of a parameter),
-``J`` the derivative in them of the scores, each row's about their mean, and ``G`` the mean of
-``J' J`` over tokens. A step of AdamW is then taken in ``z``, with ::
+small ones. Let ``theta`` be the coefficients, ``J`` the derivative in them of the scores, each
+row's about their mean, and ``G`` the mean of ``J' J`` over tokens. A step of AdamW is then taken in
+``z``, with ::
 
     theta = W z,   W W' = (G + ridge diag(G))^(-1)
 
-which is the metric of the natural gradient (Amari 1998), head by head and as it is at the start; a
-head of one feature has it standardised, as for a linear model. Only parameters move in which the
-scores are linear (:func:`linear_part`).
+which is the metric of the natural gradient (Amari 1998) as it is at the start, for up to
+:data:`JOINT` coefficients all together. More are taken head by head (the last axis of a parameter),
+as if heads were independent; a head of one feature has it standardised, as for a linear model. Only
+parameters move in which the scores are linear (:func:`linear_part`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from ivra.data import Batch
 
 RIDGE = 0.01
 """Share of its diagonal that is added to ``G``."""
+JOINT = 4096
+"""Most coefficients that are whitened all together; the matrix has their square of numbers."""
 LEAST_SCALE = 1e-4
 """Smallest movement of the scores by one coefficient that counts, as a share of the largest."""
 CHUNK = 2**24
@@ -44,27 +47,54 @@ def linear_part(module: InterpretableAttention) -> list[nn.Parameter]:
     return [own[name] for name in (first, "value", "readout") if name in own]
 
 
+class Whitened(NamedTuple):
+    """Parameters and the ``W`` of their coefficients: ``(F, F)`` of all ``F`` of them, one after
+    the other, or ``(..., D, D)`` of a single parameter ``(..., D)``."""
+
+    parameters: Sequence[nn.Parameter]
+    matrix: Tensor
+
+    def times(self, tensors: Sequence[Tensor], *, transposed: bool = False) -> list[Tensor]:
+        """``W`` or ``W'`` times what has the parameters' shapes."""
+        matrix = self.matrix.mT if transposed else self.matrix
+        if matrix.dim() > 2:
+            return [(matrix @ tensor[..., None])[..., 0] for tensor in tensors]
+        parts = (matrix @ _flat(tensors)).split([t.numel() for t in tensors])
+        return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
 def whitening(
     backbone: Backbone,
     module: InterpretableAttention,
     parameters: Sequence[nn.Parameter],
     batches: Iterable[Batch],
-) -> list[Tensor]:
-    """``W`` of each of a module's ``parameters``, ``(..., D, D)`` for one of ``(..., D)``.
+    joint: int = JOINT,
+) -> list[Whitened]:
+    """The ``W`` of a module's ``parameters``, of all together where they are at most ``joint``
+    coefficients, else head by head.
 
     ``G`` is of the rows of ``batches``; rows count alike, and so do the tokens of one.
     """
-    totals = [p.new_zeros(*p.shape, p.shape[-1]).double() for p in parameters]
+    total = sum(p.numel() for p in parameters)
+    groups = [list(parameters)] if total <= joint else [[p] for p in parameters]
+    shapes = [(total,)] if total <= joint else [tuple(p.shape) for p in parameters]
+    sums = [parameters[0].new_zeros(*shape, shape[-1]).double() for shape in shapes]
     rows = 0
     for batch in batches:
         rows += len(batch)
         for slopes in _slopes(backbone, module, parameters, batch):
-            for total, slope in zip(totals, slopes, strict=True):
-                total += torch.einsum("t...i,t...j->...ij", slope, slope)
-    means = [total / max(1, rows) for total in totals]
-    largest = max((mean.diagonal(dim1=-2, dim2=-1).max().item() for mean in means), default=0.0)
+            found = [torch.cat([s.flatten(1) for s in slopes], 1)] if total <= joint else slopes
+            for own, slope in zip(sums, found, strict=True):
+                own += torch.einsum("t...i,t...j->...ij", slope, slope)
+    means = [own / max(1, rows) for own in sums]
+    largest = max(mean.diagonal(dim1=-2, dim2=-1).max().item() for mean in means)
     least = max(largest**0.5 * LEAST_SCALE, 1e-12)
-    return [_root(mean, least).to(p) for mean, p in zip(means, parameters, strict=True)]
+    roots = [_root(mean, least).to(parameters[0]) for mean in means]
+    return [Whitened(group, root) for group, root in zip(groups, roots, strict=True)]
 
 
 def _root(mean: Tensor, least: float) -> Tensor:
@@ -109,34 +139,40 @@ class WhitenedAdamW(torch.optim.AdamW):
 
     Args:
         groups: parameters and rates, as of AdamW.
-        parameters: those of them that are whitened.
-        whitening: ``W`` of each, see :func:`whitening`.
-        weight_decay: has to be 0 for those that are whitened.
+        whitened: those of them that are whitened, see :func:`whitening`.
+        weight_decay: has to be 0 for these.
     """
 
     def __init__(
         self,
         groups: Iterable[dict[str, Any]],
-        parameters: Sequence[nn.Parameter],
-        whitening: Sequence[Tensor],
+        whitened: Sequence[Whitened],
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(groups, weight_decay=weight_decay)
-        self._whitened = list(zip(parameters, whitening, strict=True))
+        self._whitened = whitened
+
+    @torch.no_grad()
+    def whiten_gradients(self) -> None:
+        """Bring the gradients to ``z``: once before each step, and before they are clipped, since
+        the longest direction of the coefficients would hide all others in their norm."""
+        for own in self._whitened:
+            if all(p.grad is None for p in own.parameters):
+                continue
+            slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in own.parameters]
+            for parameter, slope in zip(
+                own.parameters, own.times(slopes, transposed=True), strict=True
+            ):
+                parameter.grad = slope
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """The gradients are brought to ``z``, and AdamW's steps, which depend on these alone,
-        back to the parameters."""
-        before = [p.clone() for p, _ in self._whitened]
-        for parameter, matrix in self._whitened:
-            if parameter.grad is not None:
-                parameter.grad = _times(matrix.mT, parameter.grad)
+        """AdamW's steps in ``z``, which depend on the gradients alone, brought back to the
+        parameters. The gradients have to be whitened."""
+        before = [[p.clone() for p in own.parameters] for own in self._whitened]
         found = super().step(closure)
-        for (parameter, matrix), old in zip(self._whitened, before, strict=True):
-            parameter.copy_(old + _times(matrix, parameter - old))
+        for own, olds in zip(self._whitened, before, strict=True):
+            moved = [p - old for p, old in zip(own.parameters, olds, strict=True)]
+            for parameter, old, step in zip(own.parameters, olds, own.times(moved), strict=True):
+                parameter.copy_(old + step)
         return found
-
-
-def _times(matrix: Tensor, values: Tensor) -> Tensor:
-    return (matrix @ values[..., None])[..., 0]

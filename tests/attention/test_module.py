@@ -314,6 +314,24 @@ def test_hidden_units_start_without_a_say() -> None:
     assert InterpretableAttention(SIZES, LEVELS, value_hidden=4).config()["value_hidden"] == 4
 
 
+@pytest.mark.parametrize("value_hidden", [0, 3])
+def test_without_classes_every_row_is_explained_as_by_one_that_has_them_all_alike(
+    value_hidden: int,
+) -> None:
+    one = InterpretableAttention(SIZES, LEVELS, value_hidden=value_hidden, by_class=False).double()
+    each = InterpretableAttention(SIZES, LEVELS, value_hidden=value_hidden).double()
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter.add_(0.6 * torch.randn_like(parameter))
+        for own, other in zip(each.parameters(), one.parameters(), strict=True):
+            own.copy_(other)  # the one class stands for all
+    inputs = layers(7)
+    found = saliency_of(one, inputs)
+    torch.testing.assert_close(found, saliency_of(each, inputs))
+    torch.testing.assert_close(saliency_of(one, inputs, predictions=None), found)
+    assert one.config()["by_class"] is False
+
+
 def test_hidden_units_belong_to_the_value_level() -> None:
     expected = (
         "value_hidden is 2, but the levels are head,layer: hidden units belong to the level "

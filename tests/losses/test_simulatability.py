@@ -29,7 +29,7 @@ from ivra.losses import (
     hypergradient_surrogate,
     kl_divergence,
 )
-from ivra.training import ScaffoldedStudent, StudentsInTurn, endless
+from ivra.training import Endless, ScaffoldedStudent, StudentsInTurn, endless
 
 RATE, BETA = 0.1, 5.0
 PLAIN = Plan(scale_free=False, fixed_length=False)
@@ -60,7 +60,9 @@ def _student() -> ScaffoldedStudent:
     items = encode_rows(builtin_rows("dev")[:12], backbone.tokenizer, ["negative", "positive"], 48)
     batch = collate(items[:6], backbone.pad_id)
     study = endless(lambda _: iter([batch]))
-    return ScaffoldedStudent(lambda number: (backbone, module), study, RATE, BETA, life=10**6)
+    return ScaffoldedStudent(
+        lambda number: (backbone, module), lambda _: study, RATE, BETA, life=10**6
+    )
 
 
 @pytest.fixture
@@ -280,7 +282,7 @@ def test_practice_is_one_step_of_adamw_and_lowers_its_loss(
     twin = copy.deepcopy(student)
     both = (student.backbone, student.module)
     student = ScaffoldedStudent(
-        lambda _: both, endless(lambda _: iter([study.batch])), rate, BETA, 10
+        lambda _: both, lambda _: endless(lambda _: iter([study.batch])), rate, BETA, 10
     )
     parameters = [*twin.backbone.parameters(), *twin.module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
@@ -309,7 +311,9 @@ def test_a_fresh_student_takes_over_when_the_old_ones_time_is_up(
         return backbone, InterpretableAttention(backbone.sizes, ("head", "layer")).double()
 
     study = replace_saliency(views[0])
-    student = ScaffoldedStudent(fresh, endless(lambda _: iter([study.batch])), RATE, BETA, life=2)
+    student = ScaffoldedStudent(
+        fresh, lambda _: endless(lambda _: iter([study.batch])), RATE, BETA, life=2
+    )
     firsts = [parameters_of(student)[0]]
     for _ in range(5):
         student.practise(study)
@@ -328,13 +332,42 @@ def test_a_student_that_begins_aged_gives_way_earlier(views: tuple[View, View]) 
 
     study = replace_saliency(views[0])
     student = ScaffoldedStudent(
-        fresh, endless(lambda _: iter([study.batch])), RATE, BETA, life=3, age=2
+        fresh, lambda _: endless(lambda _: iter([study.batch])), RATE, BETA, life=3, age=2
     )
     made_after = []
     for _ in range(5):
         student.practise(study)
         made_after.append(len(made))
     assert made_after == [1, 2, 2, 2, 3], "a first life of one step, then whole ones of three"
+
+
+def test_the_rate_of_a_student_follows_its_schedule_and_begins_anew_with_each(
+    views: tuple[View, View],
+) -> None:
+    """AdamW's first step is the rate itself, in every parameter that has a gradient."""
+    study = replace_saliency(views[0])
+    numbers: list[int] = []
+
+    def fresh(number: int) -> tuple[Backbone, InterpretableAttention]:
+        backbone = load_backbone("tiny-electra", ("no", "yes"), seed=number).double()
+        return backbone, InterpretableAttention(backbone.sizes, ("head", "layer")).double()
+
+    def rows(number: int) -> Endless[Batch]:
+        numbers.append(number)
+        return endless(lambda _: iter([study.batch]))
+
+    student = ScaffoldedStudent(
+        fresh, rows, RATE, BETA, life=3, schedule=lambda step: [0.5, 1.0, 0.25][step]
+    )
+    rates, moves = [], []
+    for _ in range(4):
+        rates.append(student.rate)
+        before = parameters_of(student)[0].clone()
+        student.practise(study)
+        moves.append((parameters_of(student)[0] - before).abs().max().item())
+    assert rates == [0.5 * RATE, RATE, 0.25 * RATE, 0.25 * RATE], "the last stands till the next"
+    assert moves[0] == pytest.approx(0.5 * RATE, rel=1e-3)
+    assert numbers == [0, 1], "each student asks for its own rows"
 
 
 def test_students_take_turns_and_the_metric_is_the_share_that_agrees(
@@ -625,7 +658,7 @@ def test_a_student_practises_alone_for_the_first_part_of_its_life(
         return backbone, InterpretableAttention(backbone.sizes, ("head", "layer")).double()
 
     student = ScaffoldedStudent(
-        fresh, endless(lambda _: iter([study.batch])), RATE, BETA, life=10, age=4
+        fresh, lambda _: endless(lambda _: iter([study.batch])), RATE, BETA, life=10, age=4
     )
     options = {"form": "guided", "practice": 1, "head_start": 0.3}
     setup = Setup(0, (1.0,), "straight-through", lambda: student, options=options)

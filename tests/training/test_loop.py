@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,17 @@ from torch import nn
 
 from ivra.data import Batch, Item, Row, collate
 from ivra.errors import IvraError
-from ivra.training import Hooks, Loop, Objective, Outcome, Validation, endless, linear_schedule
+from ivra.training import (
+    Hooks,
+    Loop,
+    Objective,
+    Outcome,
+    Validation,
+    Whitened,
+    WhitenedAdamW,
+    endless,
+    linear_schedule,
+)
 from ivra.training.loop import step_schedule, trainable
 
 ITEM = Item([1], [0], [True], [0], [0], [(0, 1)], 0, None, Row("a", ("a",)))
@@ -119,6 +130,19 @@ def test_gradients_are_clipped_to_the_norm_over_all_groups() -> None:
     assert other.grad is not None
     assert slide.parameter.grad.item() == pytest.approx(0.3, rel=1e-4)
     assert other.grad.item() == pytest.approx(0.4, rel=1e-4)
+
+
+def test_gradients_are_clipped_in_the_whitened_coordinates() -> None:
+    slide, scales = Slide(), torch.tensor([1000.0, 1.0])
+    slide.parameter = nn.Parameter(torch.zeros(2))
+    slide.groups = [([slide.parameter], 1.0)]
+    whitened = [Whitened([slide.parameter], (1 / scales).diag())]
+    optimizer = partial(WhitenedAdamW, whitened=whitened)
+    slopes = scales * torch.tensor([3.0, 4.0])
+    run(slide, 1, lambda _: Objective(slopes @ slide.parameter, {}), clip=0.5, optimizer=optimizer)
+    assert slide.parameter.grad is not None
+    assert slide.parameter.grad.tolist() == pytest.approx([0.3, 0.4], rel=1e-4)
+    assert slide.parameter.tolist() == pytest.approx([-1 / 1000, -1], rel=1e-4)
 
 
 def test_gradients_do_not_add_up_over_steps() -> None:

@@ -94,6 +94,8 @@ KINDS: dict[str, dict[str, object]] = {
         "student_count": 2,
         "student_life": 6,
         "options": {"sim": {"form": "guided", "practice": 1}},
+        "student_pool": 12,
+        "student_schedule": "linear",
     },
     "backbone": {"criteria": "suff", "train": "backbone", "finetune": "never"},
 }
