@@ -22,13 +22,24 @@ BASELINES = ("untrained", "attention", "attention-last", "random")
 SETTINGS: dict[str, dict[str, object]] = {
     "suff": {"options": {"suff": {"form": "probability"}}},
     "sim": {
-        "options": {"sim": {"form": "guided", "practice": 2, "entropy": 0.45}},
+        "options": {
+            "sim": {
+                "form": "guided",
+                "practice": 2,
+                "head_start": 0.4,
+                "imitation": 0.2,
+                "entropy": 0.35,
+            }
+        },
         "whiten": True,
-        "lr": 0.03,
-        "epochs": 24.0,
+        "by_class": False,
+        "lr": 0.05,
+        "epochs": 40.0,
         "validations": 4,
         "student_count": 2,
         "student_rows": 300,
+        "student_pool": 1000,
+        "student_schedule": "linear",
         "student_life": 1200,
     },
 }
