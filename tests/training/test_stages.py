@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ivra.training import TrainConfig
+from ivra.losses import Simulatability, entropy_share
+from ivra.training import Hooks, StudentsInTurn, TrainConfig
 from ivra.training.lesson import read_lesson
 from ivra.training.stages import CriteriaStage, thinned
 
@@ -47,3 +48,47 @@ def test_batches_of_like_length_are_not_for_criteria_that_compare_rows(
     assert len(batches) == 4
     assert apart is alike
     assert stage.encoder.by_length is alike
+
+
+def stage_of(chosen: TrainConfig, hooks: tuple[Hooks, ...] = ()) -> CriteriaStage:
+    lesson = read_lesson(chosen, "cpu")
+    return CriteriaStage(chosen, lesson.encoder, lesson.module, lesson.train, lesson.valid, hooks)
+
+
+@pytest.mark.parametrize(("form", "begins"), [("guided", True), ("hypergradient", False)])
+def test_training_begins_at_the_entropy_that_a_criterion_asks_for(
+    config: Callable[..., TrainConfig], form: str, begins: bool
+) -> None:
+    options = {"sim": {"form": form, "entropy": 0.25, "head_start": 0.0}}
+    found: list[float] = []
+
+    class Peek(Hooks):
+        def on_begin(self, name: str, steps: int) -> None:
+            views = [stage.view(batch) for batch in stage.encoder.batches(stage.train)]
+            shares = [entropy_share(view.saliency, view.explainable) for view in views]
+            found.append(torch.cat(shares).mean().item())
+
+    stage = stage_of(config(criteria="sim", options=options, whiten=True), (Peek(),))
+    stage.run()
+    assert (found == [pytest.approx(0.25, abs=1e-3)]) is begins
+
+
+@pytest.mark.parametrize("pool", [None, 16])
+def test_students_learn_from_the_same_rows_or_each_from_its_own_of_a_pool(
+    config: Callable[..., TrainConfig], pool: int | None
+) -> None:
+    stage = stage_of(config(criteria="sim", student_pool=pool, student_count=3))
+    (criterion,) = stage.criteria
+    assert isinstance(criterion, Simulatability)
+    assert isinstance(criterion.student, StudentsInTurn)
+    kept = {item.row.id for item in stage.train}
+    seen = []
+    for student in criterion.student.students:
+        batches = [student.study_rows() for _ in range(3)]  # epochs of one batch of 8
+        ids = [frozenset(item.row.id for item in batch.items) for batch in batches]
+        assert len(ids[0]) == 8
+        assert len(set(ids)) == 1
+        assert kept.isdisjoint(ids[0])
+        seen.append(ids[0])
+    assert len(kept) == 32 - (pool or 8)
+    assert len(set(seen)) == (1 if pool is None else 3)
