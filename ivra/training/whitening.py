@@ -79,6 +79,8 @@ def whitening(
 
     ``G`` is of the rows of ``batches``; rows count alike, and so do the tokens of one.
     """
+    if not parameters:
+        return []
     total = sum(p.numel() for p in parameters)
     groups = [list(parameters)] if total <= joint else [[p] for p in parameters]
     shapes = [(total,)] if total <= joint else [tuple(p.shape) for p in parameters]
